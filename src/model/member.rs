@@ -1,0 +1,109 @@
+//! Who belongs to the cluster: a list that merges.
+//!
+//! Each entry is a register whose greatest value wins, so lists may meet in any order, any number
+//! of times, and end up equal. What counts, in this order: the generation (raised only when a
+//! removed id is deliberately added again), removal, leaving, the revision (raised by whoever
+//! changes the entry), and at last the content, so that two different entries are never a draw.
+
+use std::{collections::BTreeMap, net::SocketAddr};
+
+use xxhash_rust::xxh3::Xxh3;
+
+use super::NodeId;
+
+/// Addresses kept per member.
+pub const MAX_ADDRS: usize = 8;
+
+/// What a member is doing.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum MemberState {
+    /// Holds its share of the keys.
+    Active,
+    /// Owns nothing any more and hands off what it has.
+    Leaving,
+    /// Not a member any more. Kept so that stale news can't bring it back.
+    Removed,
+}
+
+/// One entry of the list.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Member {
+    /// Its name.
+    pub id: NodeId,
+    /// Raised when a removed id is added again.
+    pub generation: u32,
+    /// What it is doing.
+    pub state: MemberState,
+    /// Raised with every change of the entry by the member itself.
+    pub revision: u64,
+    /// Its share of the keys relative to others; 1 is usual, 0 holds nothing.
+    pub weight: u16,
+    /// Where it can be dialled, best first, at most [`MAX_ADDRS`].
+    pub addrs: Vec<SocketAddr>,
+}
+
+/// The member list.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Members {
+    entries: BTreeMap<NodeId, Member>,
+}
+
+impl Member {
+    /// An entry as one introduces it: generation and revision 0, weight 1, active.
+    pub fn new(id: NodeId, addrs: Vec<SocketAddr>) -> Self {
+        Self { id, generation: 0, state: MemberState::Active, revision: 0, weight: 1, addrs }
+    }
+
+    /// Whether it belongs to the cluster: active or leaving.
+    pub fn is_present(&self) -> bool {
+        self.state != MemberState::Removed
+    }
+}
+
+impl Members {
+    /// Takes in news of one member and says whether they changed anything.
+    ///
+    /// News without an address never erase the addresses of the same generation that we know.
+    pub fn merge(&mut self, news: &Member) -> bool {
+        match self.entries.get_mut(&news.id) {
+            Some(known) if *known >= *news => false,
+            Some(known) => {
+                *known = news.clone();
+                true
+            }
+            None => {
+                self.entries.insert(news.id, news.clone());
+                true
+            }
+        }
+    }
+
+    /// The entry of `id`, removed ones included.
+    pub fn find(&self, id: NodeId) -> Option<&Member> {
+        self.entries.get(&id)
+    }
+
+    /// Whether `id` belongs to the cluster.
+    pub fn contains(&self, id: NodeId) -> bool {
+        self.find(id).is_some_and(Member::is_present)
+    }
+
+    /// All entries by id, removed ones included.
+    pub fn all(&self) -> impl Iterator<Item = &Member> {
+        self.entries.values()
+    }
+
+    /// Those that belong to the cluster, by id.
+    pub fn present(&self) -> impl Iterator<Item = &Member> {
+        self.all().filter(|m| m.is_present())
+    }
+
+    /// A hash over all entries: equal lists have equal digests.
+    pub fn digest(&self) -> u64 {
+        let mut hasher = Xxh3::new();
+        for m in self.all() {
+            hasher.update(format!("{m:?}\n").as_bytes());
+        }
+        hasher.digest()
+    }
+}

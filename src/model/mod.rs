@@ -1,0 +1,23 @@
+//! The nouns: keys, versions, contexts, members. Values only.
+//!
+//! Nothing here does I/O, reads a clock, draws randomness or knows a protocol. What several
+//! modules must agree on (how a conflict is resolved, which member entry wins) is decided here,
+//! once, as pure functions.
+
+mod context;
+mod key;
+mod member;
+mod members_file;
+mod node_id;
+mod seeded;
+mod siblings;
+mod version;
+
+pub use context::{Context, ContextError, MAX_RANGES_PER_ACTOR};
+pub use key::{Key, KeyError, MAX_KEY_BYTES};
+pub use member::{MAX_ADDRS, Member, MemberState, Members};
+pub use members_file::{MembersFile, MembersFileError};
+pub use node_id::{MAX_NODE_ID_BYTES, NodeId, NodeIdError};
+pub use seeded::Seeded;
+pub use siblings::{Record, Siblings};
+pub use version::{Actor, Digest, Dot, Kind, Mirrors, Version};

@@ -1,0 +1,4 @@
+//! For people who implement the traits: conformance suites, and the cluster simulator.
+//!
+//! Behind the feature `testing`. A suite is a function that takes a maker of your part and panics
+//! with the promise that was broken.

@@ -1,0 +1,96 @@
+//! How frames get from one address to another: the trait, and the built-in transports.
+//!
+//! A transport moves opaque frames of limited length between [`SocketAddr`]s. It may lose, repeat
+//! and reorder them; the core repeats and acknowledges what matters. It need not know who is
+//! behind an address: sessions (`wire`) find that out. It never blocks the loop and never queues
+//! without a bound: a full queue gives the frame back.
+//!
+//! Native transports register their sockets with the loop's mio registry. Foreign ones run
+//! threads of their own, keep a bounded queue and wake the loop with its one
+//! [`Waker`].
+
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use mio::{Registry, Token, Waker};
+
+/// What a transport gets from the loop at its start.
+pub struct TransportContext<'a> {
+    /// To register sources with, under `token`.
+    pub registry: &'a Registry,
+    /// The token whose readiness is passed to [`Transport::ready`].
+    pub token: Token,
+    /// Wakes the loop from another thread; `poll` is called soon after.
+    pub waker: Arc<Waker>,
+}
+
+/// What a transport tells the loop.
+#[derive(Debug)]
+pub enum TransportEvent {
+    /// A frame came in.
+    Frame {
+        /// From this address: where an answer goes.
+        from: SocketAddr,
+        /// Its bytes, not empty, at most [`Transport::max_frame_bytes`].
+        frame: Bytes,
+    },
+    /// The connection to this address is gone. Connectionless transports never say so.
+    Closed {
+        /// Which.
+        addr: SocketAddr,
+    },
+}
+
+/// Why a frame was not taken. It was not sent and never will be.
+#[derive(Debug, thiserror::Error)]
+pub enum SendError {
+    /// The queue to that address is full. The frame comes back; try when the loop turns again.
+    #[error("the queue to this peer is full")]
+    Full(Bytes),
+    /// Longer than [`Transport::max_frame_bytes`].
+    #[error("the frame is longer than this transport takes")]
+    TooLong,
+    /// The address can't be reached by this transport at all (another family, for example).
+    #[error("this transport does not reach {0}")]
+    Unreachable(SocketAddr),
+}
+
+/// A way to carry frames. See the [module](self) for what it owes and what it may do.
+///
+/// All methods run on the loop's thread and must not block, except [`stop`](Self::stop), which is
+/// bounded by its argument.
+pub trait Transport: Send {
+    /// A short word for `/status` and logs: `udp`, `udt`, `memory`.
+    fn kind(&self) -> &'static str;
+
+    /// Binds, and begins to receive. Called once, before anything else.
+    ///
+    /// # Errors
+    /// Whatever keeps it from binding; the node then refuses to start.
+    fn start(&mut self, context: TransportContext<'_>) -> io::Result<SocketAddr>;
+
+    /// The longest frame that [`send`](Self::send) takes, in bytes; at least 1,200. Fixed after `start`.
+    fn max_frame_bytes(&self) -> usize;
+
+    /// Queues a frame to `to`, connecting first where that is needed.
+    ///
+    /// # Errors
+    /// [`SendError`]; the frame was not taken.
+    fn send(&mut self, to: SocketAddr, frame: Bytes) -> Result<(), SendError>;
+
+    /// Called when the loop's queues to all peers have run empty for now: the moment to push out
+    /// what was held back for a fuller packet.
+    fn flush(&mut self) {}
+
+    /// The source under the transport's token became ready. Remember it; `poll` follows.
+    fn ready(&mut self) {}
+
+    /// Hands what came in to `sink`, at most `limit` events, and says whether more is waiting.
+    fn poll(&mut self, limit: usize, sink: &mut dyn FnMut(TransportEvent)) -> bool;
+
+    /// Forgets the connection to `addr`, if there is one.
+    fn close(&mut self, addr: SocketAddr);
+
+    /// Sends what is queued as far as `within` allows, then closes everything.
+    fn stop(&mut self, within: Duration);
+}

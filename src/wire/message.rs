@@ -1,0 +1,189 @@
+//! The messages.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::model::{Context, Dot, Key, Member, Mirrors, Record, Version};
+
+/// What became of a version that a peer was sent or offered.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum AckStatus {
+    /// It is stored, as durably as that node stores.
+    Stored,
+    /// It was there already, or something that replaced it.
+    Known,
+    /// An offer was welcome: please send the value.
+    Wanted,
+    /// A long value is being fetched; `Stored` follows.
+    Fetching,
+    /// Too much to do; offer it again later.
+    Busy,
+    /// Its storage failed. The outcome is unknown.
+    Failed,
+}
+
+/// The sum over the versions whose key hash lies in a range of one tree.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct RangeDigest {
+    /// The tree: keys with this many mirrors.
+    pub mirrors: Mirrors,
+    /// Lowest key hash, inclusive.
+    pub low: u64,
+    /// Highest key hash, inclusive.
+    pub high: u64,
+    /// How many keys lie in it.
+    pub keys: u64,
+    /// The sum of their digests.
+    pub sum: u64,
+}
+
+/// One key as sync speaks of it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct HashedKey {
+    /// [`Key::hash64`].
+    pub hash: u64,
+    /// Digest of the dots of its versions.
+    pub digest: u64,
+}
+
+/// All keys of a range. What is not listed is not there.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct RangeList {
+    /// The tree.
+    pub mirrors: Mirrors,
+    /// Lowest key hash, inclusive.
+    pub low: u64,
+    /// Highest key hash, inclusive.
+    pub high: u64,
+    /// By hash, ascending.
+    pub keys: Vec<HashedKey>,
+}
+
+/// What one node says to another after the hello. Any of them may be lost, repeated or late.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Message {
+    /// Keep this version. Without a value it is an offer: say whether you want it.
+    Write {
+        /// Comes back in the `WriteAck`.
+        tag: u64,
+        /// Of which key.
+        key: Key,
+        /// The metadata.
+        version: Arc<Version>,
+        /// The bytes.
+        value: Option<Bytes>,
+    },
+    /// The answer to `Write`.
+    WriteAck {
+        /// Of the `Write`.
+        tag: u64,
+        /// What became of it.
+        status: AckStatus,
+    },
+    /// What do you hold of this key?
+    Read {
+        /// Comes back in the `ReadReply`.
+        tag: u64,
+        /// Which key.
+        key: Key,
+        /// Whether short values should come along.
+        values: bool,
+    },
+    /// The answer to `Read`.
+    ReadReply {
+        /// Of the `Read`.
+        tag: u64,
+        /// All versions held, tombstones included; `None` where storage failed.
+        records: Option<Vec<Record>>,
+    },
+    /// Tell me when you hold something of this key that the context does not cover.
+    Await {
+        /// Comes back in the `ReadReply` that answers it.
+        tag: u64,
+        /// Which key.
+        key: Key,
+        /// What is known already.
+        context: Context,
+        /// For how long from now the question stands, in milliseconds.
+        within_ms: u64,
+    },
+    /// A piece of a long value, please.
+    Fetch {
+        /// Comes back in the `Piece`.
+        tag: u64,
+        /// Of which key.
+        key: Key,
+        /// Of which version.
+        dot: Dot,
+        /// From which byte.
+        offset: u64,
+        /// At most so many bytes.
+        len: u32,
+    },
+    /// The answer to `Fetch`.
+    Piece {
+        /// Of the `Fetch`.
+        tag: u64,
+        /// From which byte.
+        offset: u64,
+        /// The bytes; `None` where the version is not there (any more).
+        bytes: Option<Bytes>,
+    },
+    /// Are you there?
+    Ping {
+        /// Comes back in the `Pong`.
+        sequence: u64,
+        /// Digest of the sender's member list.
+        members: u64,
+    },
+    /// The answer to `Ping`.
+    Pong {
+        /// Of the `Ping`.
+        sequence: u64,
+        /// Digest of the sender's member list.
+        members: u64,
+    },
+    /// Entries of the member list. A long list comes in several.
+    Members {
+        /// The entries.
+        entries: Vec<Member>,
+        /// Whether the receiver should send its own in return.
+        reply: bool,
+    },
+    /// These are my digests: answer where yours differ.
+    Compare {
+        /// The ranges.
+        ranges: Vec<RangeDigest>,
+    },
+    /// These are my keys in ranges where we differ.
+    List {
+        /// The ranges.
+        ranges: Vec<RangeList>,
+        /// Whether the receiver should answer with a list of its own where it lacks something.
+        reply: bool,
+    },
+    /// Please send the keys with these hashes.
+    Want {
+        /// The tree.
+        mirrors: Mirrors,
+        /// Key hashes.
+        hashes: Vec<u64>,
+    },
+    /// I am going down in order: don't wait to notice.
+    Bye,
+}
+
+/// Why bytes are no message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum DecodeError {
+    /// The bytes end before the message does.
+    #[error("the message is cut short")]
+    Truncated,
+    /// A field of another type, or out of its bounds.
+    #[error("the field {0} is malformed")]
+    Malformed(&'static str),
+    /// A message type of a later release.
+    #[error("unknown message type {0}")]
+    UnknownType(u64),
+}

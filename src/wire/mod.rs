@@ -1,0 +1,20 @@
+//! What nodes say to each other: messages, their bytes, and the session of one link.
+//!
+//! A **frame** is what a transport carries: a header, then either one hello or any number of
+//! messages one after the other. Everything is MessagePack written and read by hand; a decoder
+//! checks every length against the bytes that are there and never recurses. What does not parse
+//! is refused with a reason and counted; it is never a panic.
+//!
+//! ```text
+//! frame   = magic "tp" (2) | wire version (1) | type (1) | body length (4, big endian) | token (8) | body
+//! type    = 1 hello, 2 messages
+//! message = array [type, field ...]; fields that a reader does not know at the end are skipped
+//! ```
+//!
+//! The token is the one that the receiver gave the sender in its hello. It shows that the sender
+//! really gets what is sent to its address, and that it speaks to this process and not to the
+//! one that had the address before.
+
+mod message;
+
+pub use message::{AckStatus, DecodeError, HashedKey, Message, RangeDigest, RangeList};

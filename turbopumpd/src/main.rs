@@ -1,0 +1,2 @@
+//! The turbopump daemon.
+fn main() {}
