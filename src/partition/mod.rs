@@ -4,7 +4,11 @@
 //! named by the top bits of its hash ([`Key::hash64`](crate::model::Key::hash64)). Members come and go and move partitions between
 //! them; a partition never splits.
 
+mod placement;
+
 use std::fmt;
+
+pub use placement::Placement;
 
 use crate::model::NodeId;
 
