@@ -166,6 +166,17 @@ impl Message {
         }
     }
 
+    /// It can't be shorter than this. Spares the encoding of what won't fit anyway.
+    pub(crate) fn shortest(&self) -> usize {
+        match self {
+            Self::Write { value: Some(bytes), .. } | Self::Piece { bytes: Some(bytes), .. } => bytes.len(),
+            Self::ReadReply { records: Some(records), .. } => {
+                records.iter().flat_map(|r| &r.value).map(Bytes::len).sum()
+            }
+            _ => 0,
+        }
+    }
+
     /// Whether a peer would take it: the named limits of this module. A message that a frame
     /// holds may still have too many of something.
     pub(crate) fn is_within_limits(&self) -> bool {

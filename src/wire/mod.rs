@@ -18,9 +18,13 @@
 mod codec;
 mod frame;
 mod hello;
+mod link;
+mod link_event;
 mod message;
+mod noise;
 mod pack;
 mod parts;
+mod session;
 
 pub use codec::{
     MAX_CONTEXT_RANGES, MAX_HASHES_PER_WANT, MAX_KEYS_PER_RANGE, MAX_MEMBERS_PER_MESSAGE,
@@ -28,4 +32,9 @@ pub use codec::{
 };
 pub use frame::{FRAME_HEADER_BYTES, FrameError, FrameType, Header, WIRE_VERSION};
 pub use hello::{Hello, MAX_CLUSTER_BYTES, Refusal};
+pub use link_event::{LinkCounters, LinkEvent, SendRefused};
 pub use message::{AckStatus, DecodeError, HashedKey, Message, RangeDigest, RangeList};
+pub use session::{
+    Links, Local, MAX_ANSWERS_PER_SECOND, MAX_MESSAGES_PER_FRAME, MAX_REFUSALS_PER_SECOND,
+    MAX_UNFLUSHED_FRAMES, REFUSAL_EVENT_MS, STRAY_ANSWER_MS,
+};
