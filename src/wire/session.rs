@@ -399,3 +399,6 @@ impl Links {
         u64::from_le_bytes(*first).max(1)
     }
 }
+
+#[cfg(test)]
+mod tests;
