@@ -4,9 +4,15 @@
 //! named by the top bits of its hash ([`Key::hash64`](crate::model::Key::hash64)). Members come and go and move partitions between
 //! them; a partition never splits.
 
+mod everywhere;
+mod ring;
+
 use std::fmt;
 
 use crate::model::NodeId;
+
+pub use everywhere::Everywhere;
+pub use ring::Ring;
 
 /// How many partitions a cluster has: a power of two from 1 to 65,536, fixed when it is born.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
