@@ -31,6 +31,33 @@
 //! the straw2 buckets of Ceph's CRUSH. The logarithm is done in integers, for a floating point
 //! one may differ from machine to machine, and then two nodes disagreed on who owns a key.
 //!
+//! Copies on the fullest node over the mean, 1,024 partitions; mean and worst of 100 memberships.
+//! The textbook ring has 256 virtual nodes per seat at random. `tests/placement.rs` measures and
+//! holds the figures.
+//!
+//! | Nodes | Mirrors | Fullest / mean | Worst | Textbook ring | Worst |
+//! |---|---|---|---|---|---|
+//! | 3 | 1 | 1.03 | 1.08 | 1.05 | 1.17 |
+//! | 3 | 3 | 1.00 | 1.00 | 1.00 | 1.00 |
+//! | 10 | 1 | 1.11 | 1.19 | 1.13 | 1.23 |
+//! | 10 | 3 | 1.04 | 1.09 | 1.06 | 1.11 |
+//! | 100 | 1 | 1.57 | 1.95 | 1.85 | 2.44 |
+//! | 100 | 3 | 1.25 | 1.37 | 1.44 | 1.63 |
+//!
+//! With few partitions per node chance weighs most: a cluster that shall grow past 100 nodes is
+//! better born with more of them.
+//!
+//! # Movement
+//!
+//! Copies that move when one of N nodes comes or goes: its own share and nothing else.
+//!
+//! | Nodes | Mirrors | Moved | Worst | 1/N |
+//! |---|---|---|---|---|
+//! | 2 to 3 | 1 | 33.5 % | 35.5 % | 33.3 % |
+//! | 9 to 10 | 1 | 9.9 % | 11.8 % | 10 % |
+//! | 9 to 10 | 3 | 10.0 % | 10.6 % | 10 % |
+//! | 99 to 100 | 1 | 0.96 % | 1.56 % | 1 % |
+//! | 99 to 100 | 3 | 0.99 % | 1.27 % | 1 % |
 
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -61,7 +88,7 @@ impl Partitioner for Ring {
         "ring"
     }
 
-    /// Takes about 20 ns for each seat in each partition.
+    /// Takes about 45 ns for each seat in each partition: 5 ms for 100 nodes and 1,024 partitions.
     ///
     /// # Panics
     /// With more than 65,536 seats, for a place is an `u16`.
