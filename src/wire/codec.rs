@@ -106,10 +106,9 @@ impl Message {
                 head(out, COMPARE, &[], 1);
                 put_each(out, ranges, encode_range);
             }
-            Self::List { ranges, reply } => {
-                head(out, LIST, &[], 2);
+            Self::List { ranges } => {
+                head(out, LIST, &[], 1);
                 put_each(out, ranges, encode_list);
-                put_bool(out, *reply);
             }
             Self::Want { mirrors, hashes } => {
                 head(out, WANT, &[u64::from(mirrors.0)], 1);
@@ -264,10 +263,7 @@ fn decode_message(r: &mut Reader<'_>) -> Result<Message, DecodeError> {
         COMPARE => {
             Message::Compare { ranges: decode_each(r, "ranges", MAX_RANGES_PER_MESSAGE, decode_range)? }
         }
-        LIST => Message::List {
-            ranges: decode_each(r, "ranges", MAX_RANGES_PER_MESSAGE, decode_list)?,
-            reply: r.flag("reply")?,
-        },
+        LIST => Message::List { ranges: decode_each(r, "ranges", MAX_RANGES_PER_MESSAGE, decode_list)? },
         WANT => Message::Want {
             mirrors: Mirrors(r.small("mirrors")?),
             hashes: packed::<HASH_BYTES>(r, "hashes", MAX_HASHES_PER_WANT)?

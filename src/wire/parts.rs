@@ -122,10 +122,9 @@ pub(super) fn encode_status(status: AckStatus) -> u64 {
     match status {
         AckStatus::Stored => 0,
         AckStatus::Known => 1,
-        AckStatus::Wanted => 2,
-        AckStatus::Fetching => 3,
-        AckStatus::Busy => 4,
-        AckStatus::Failed => 5,
+        AckStatus::Fetching => 2,
+        AckStatus::Busy => 3,
+        AckStatus::Failed => 4,
     }
 }
 
@@ -133,10 +132,9 @@ pub(super) fn decode_status(r: &mut Reader<'_>) -> Result<AckStatus, DecodeError
     Ok(match r.uint("status")? {
         0 => AckStatus::Stored,
         1 => AckStatus::Known,
-        2 => AckStatus::Wanted,
-        3 => AckStatus::Fetching,
-        4 => AckStatus::Busy,
-        5 => AckStatus::Failed,
+        2 => AckStatus::Fetching,
+        3 => AckStatus::Busy,
+        4 => AckStatus::Failed,
         _ => return Err(DecodeError::Malformed("status")),
     })
 }
