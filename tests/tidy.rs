@@ -139,7 +139,7 @@ fn dependencies_run_one_way(source: &Source) -> Vec<String> {
     let Some((_, allowed)) = MAY_NAME.iter().find(|(name, _)| *name == module) else {
         return vec![format!("{}:1: the module {module} has no rule in tests/tidy.rs yet", source.path)];
     };
-    let named = source.paths().filter_map(|path| Some((path.line, source.from_root(&path.text)?)));
+    let named = source.paths().filter_map(|path| Some((path.line, source.rooted(&path.text)?)));
     let wrong = named.filter(|(_, name)| {
         let within = |part: &str| name == part || name.starts_with(&format!("{part}::"));
         !within(module) && !allowed.iter().any(|part| within(part))
@@ -323,7 +323,7 @@ impl Source {
 
     /// The path as seen from the root of the crate, if it goes there: by `crate::`, or by as many
     /// `super::` as the file lies deep.
-    fn from_root(&self, path: &str) -> Option<String> {
+    fn rooted(&self, path: &str) -> Option<String> {
         if let Some(name) = path.strip_prefix("crate::") {
             return Some(name.into());
         }
