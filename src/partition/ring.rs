@@ -1,7 +1,7 @@
 //! Consistent hashing over fixed partitions, with virtual nodes and weights: the default.
 //!
-//! It places; it knows no keys, no addresses and no states of members. Who takes a seat is the
-//! core's business.
+//! It places; it knows no keys, no addresses and no states of members. Who takes a seat is decided
+//! elsewhere.
 //!
 //! The ring is the hash space bent round. A partition is an arc of it, and every seat has `weight`
 //! virtual nodes in **every** arc. Walking clockwise from where the arc begins, one meets the
@@ -18,8 +18,6 @@
 //! order of the list does not matter, and a seat that comes or goes leaves the others as they
 //! stood.
 //!
-//! # Balance
-//!
 //! With tokens at random (Karger et al. 1997; per arc that is the rendezvous hashing of Thaler and
 //! Ravishankar, 1998) chance alone makes some seats lucky everywhere. So the tokens of a seat
 //! are **stratified**: seen over all P partitions, a seat of weight 1 stands exactly once in each
@@ -29,44 +27,18 @@
 //! Only the nearest virtual node of a seat counts. For `w` of them it is found at once and not by
 //! trying all: its distance is distributed as an exponential variable divided by `w`, as in
 //! the straw2 buckets of Ceph's CRUSH. The logarithm is done in integers, for a floating point
-//! one may differ from machine to machine, and then two nodes disagreed on who owns a key.
-//!
-//! Copies on the fullest node over the mean, 1,024 partitions; mean and worst of 100 memberships.
-//! The textbook ring has 256 virtual nodes per seat at random. `tests/placement.rs` measures and
-//! holds the figures.
-//!
-//! | Nodes | Mirrors | Fullest / mean | Worst | Textbook ring | Worst |
-//! |---|---|---|---|---|---|
-//! | 3 | 1 | 1.03 | 1.08 | 1.05 | 1.17 |
-//! | 3 | 3 | 1.00 | 1.00 | 1.00 | 1.00 |
-//! | 10 | 1 | 1.11 | 1.19 | 1.13 | 1.23 |
-//! | 10 | 3 | 1.04 | 1.09 | 1.06 | 1.11 |
-//! | 100 | 1 | 1.57 | 1.95 | 1.85 | 2.44 |
-//! | 100 | 3 | 1.25 | 1.37 | 1.44 | 1.63 |
-//!
-//! With few partitions per node chance weighs most: a cluster that shall grow past 100 nodes is
-//! better born with more of them.
-//!
-//! # Movement
-//!
-//! Copies that move when one of N nodes comes or goes: its own share and nothing else.
-//!
-//! | Nodes | Mirrors | Moved | Worst | 1/N |
-//! |---|---|---|---|---|
-//! | 2 to 3 | 1 | 33.5 % | 35.5 % | 33.3 % |
-//! | 9 to 10 | 1 | 9.9 % | 11.8 % | 10 % |
-//! | 9 to 10 | 3 | 10.0 % | 10.6 % | 10 % |
-//! | 99 to 100 | 1 | 0.96 % | 1.56 % | 1 % |
-//! | 99 to 100 | 3 | 0.99 % | 1.27 % | 1 % |
+//! one may differ from machine to machine, and then two nodes would disagree on who owns a key.
 
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::{PartitionCount, Partitioner, Seat};
 use crate::model::{NodeId, Seeded};
 
-/// Consistent hashing with virtual nodes and weights. See the [module](self) for how and how well.
+/// Consistent hashing with virtual nodes and weights: the default.
 ///
-/// Fixed for ever: the vectors stand in `tests/vectors.rs`.
+/// A partition is an arc of the ring, in which every seat has `weight` virtual nodes; its owners
+/// are the seats as one meets them walking clockwise. The layout is fixed for ever: the vectors
+/// stand in `tests/vectors.rs`.
 ///
 /// ```
 /// use turbopump::partition::{PartitionCount, Partitioner, Ring, Seat};
@@ -76,6 +48,36 @@ use crate::model::{NodeId, Seeded};
 /// assert_eq!(layout.len(), 1_024);
 /// assert_eq!(layout[0].len(), 3);
 /// ```
+///
+/// # Balance
+///
+/// Copies on the fullest node over the mean, 1,024 partitions; mean and worst of 100 memberships.
+/// The textbook ring has 256 virtual nodes per seat at random. `tests/placement.rs` measures and
+/// holds the figures.
+///
+/// | Nodes | Mirrors | Fullest / mean | Worst | Textbook ring | Worst |
+/// |---|---|---|---|---|---|
+/// | 3 | 1 | 1.03 | 1.08 | 1.05 | 1.17 |
+/// | 3 | 3 | 1.00 | 1.00 | 1.00 | 1.00 |
+/// | 10 | 1 | 1.11 | 1.19 | 1.13 | 1.23 |
+/// | 10 | 3 | 1.04 | 1.09 | 1.06 | 1.11 |
+/// | 100 | 1 | 1.57 | 1.95 | 1.85 | 2.44 |
+/// | 100 | 3 | 1.25 | 1.37 | 1.44 | 1.63 |
+///
+/// With few partitions per node chance weighs most: a cluster that shall grow past 100 nodes is
+/// better born with more of them.
+///
+/// # Movement
+///
+/// Copies that move when one of N nodes comes or goes: its own share and nothing else.
+///
+/// | Nodes | Mirrors | Moved | Worst | 1/N |
+/// |---|---|---|---|---|
+/// | 2 to 3 | 1 | 33.5 % | 35.5 % | 33.3 % |
+/// | 9 to 10 | 1 | 9.9 % | 11.8 % | 10 % |
+/// | 9 to 10 | 3 | 10.0 % | 10.6 % | 10 % |
+/// | 99 to 100 | 1 | 0.96 % | 1.56 % | 1 % |
+/// | 99 to 100 | 3 | 0.99 % | 1.27 % | 1 % |
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub struct Ring;
 
