@@ -5,6 +5,7 @@
 pub mod config;
 pub mod core;
 pub mod digest;
+mod driver;
 pub mod error;
 pub mod model;
 pub mod partition;
