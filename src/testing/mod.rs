@@ -2,3 +2,5 @@
 //!
 //! Behind the feature `testing`. A suite is a function that takes a maker of your part and panics
 //! with the promise that was broken.
+
+pub mod storage;
