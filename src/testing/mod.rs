@@ -5,3 +5,4 @@
 
 pub mod partitioner;
 pub mod transport;
+pub mod storage;
