@@ -173,11 +173,6 @@ impl Index {
         dots
     }
 
-    /// The mirrors and the digest under which the stored versions of a key stand in the trees.
-    pub(crate) fn digest(&self, key: &Key) -> Option<(Mirrors, u64)> {
-        self.digest_of(key.hash64(), self.entry(key))
-    }
-
     /// The sums of the trees' partitions.
     pub(crate) fn trees(&self) -> &Trees {
         &self.trees

@@ -36,8 +36,8 @@ use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 use bytes::Bytes;
 
 pub use request::{
-    Counters, Event, Found, KeyInfo, KeyPage, MemberInfo, OpId, Outcome, PeerStats, Progress, ReadRequest, Request, Stats,
-    WatchId, WriteRequest, Written,
+    Counters, Event, Found, KeyInfo, KeyPage, MemberInfo, OpId, Outcome, PeerStats, Progress, ReadRequest,
+    Request, Stats, WatchId, WriteRequest, Written,
 };
 
 use self::{

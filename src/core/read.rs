@@ -76,7 +76,9 @@ impl ReadOperation {
 
     fn is_answered(&self) -> bool {
         match self.read {
-            Read::One => (!self.found.is_empty() && self.answered() > 0) || self.answered() >= self.owners.len(),
+            Read::One => {
+                (!self.found.is_empty() && self.answered() > 0) || self.answered() >= self.owners.len()
+            }
             _ => self.answered() >= self.needed(),
         }
     }

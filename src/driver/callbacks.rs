@@ -14,8 +14,8 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::core::Outcome;
 
-/// Something of the application to run.
-pub(crate) type Task = Box<dyn FnOnce() + Send>;
+/// Something of the application to run, once.
+pub type Task = Box<dyn FnOnce() + Send>;
 
 /// Who hears how an operation ended.
 pub(crate) enum Reply {
@@ -50,9 +50,8 @@ impl Callbacks {
     pub(crate) fn thread() -> std::io::Result<Self> {
         let queue = Arc::new(Queue::default());
         let its_queue = queue.clone();
-        let thread = std::thread::Builder::new()
-            .name("turbopump-callbacks".into())
-            .spawn(move || its_queue.run())?;
+        let thread =
+            std::thread::Builder::new().name("turbopump-callbacks".into()).spawn(move || its_queue.run())?;
         Ok(Self::Thread { queue, thread: Some(thread) })
     }
 
@@ -61,6 +60,14 @@ impl Callbacks {
         match self {
             Self::Thread { queue, .. } => queue.push(task),
             Self::Custom(run) => run(Box::new(move || contain(task))),
+        }
+    }
+
+    /// The thread that closures run on, if it is the node's own.
+    pub(crate) fn thread_id(&self) -> Option<std::thread::ThreadId> {
+        match self {
+            Self::Thread { thread, .. } => thread.as_ref().map(|t| t.thread().id()),
+            Self::Custom(_) => None,
         }
     }
 

@@ -59,7 +59,8 @@ impl Disk {
         for (i, lane) in lanes.into_iter().enumerate() {
             let (storage, mailbox) = (disk.storage.clone(), mailbox.clone());
             let name = format!("turbopump-disk-{i}");
-            let thread = std::thread::Builder::new().name(name).spawn(move || lane.run(&*storage, &mailbox))?;
+            let thread =
+                std::thread::Builder::new().name(name).spawn(move || lane.run(&*storage, &mailbox))?;
             disk.threads.push(thread);
         }
         Ok(disk)

@@ -87,7 +87,11 @@ impl EventLoop {
         poll: &Poll,
         waker: &Arc<Waker>,
     ) -> io::Result<SocketAddr> {
-        transport.start(TransportContext { registry: poll.registry(), token: TRANSPORT, waker: waker.clone() })
+        transport.start(TransportContext {
+            registry: poll.registry(),
+            token: TRANSPORT,
+            waker: waker.clone(),
+        })
     }
 
     pub(crate) fn new(parts: Parts) -> Self {
@@ -180,7 +184,6 @@ impl EventLoop {
             }
             Mail::Tell(request) => self.feed(Input::Request { op: OpId(0), request }),
             Mail::Done { job, result } => self.feed(Input::Done { job, result }),
-            Mail::Deliver(task) => task(),
             Mail::Stop { within } => {
                 self.parts.mailbox.close();
                 let at_ms = now(&*self.parts.clock).mono_ms.saturating_add(within.as_millis() as u64);
@@ -299,9 +302,7 @@ impl EventLoop {
         let fill = move || {
             let outcome = match outcome {
                 Outcome::Read(Ok(found)) => Outcome::Read(fill_values(&*storage, found)),
-                Outcome::Waited(Ok(Some(found))) => {
-                    Outcome::Waited(fill_values(&*storage, found).map(Some))
-                }
+                Outcome::Waited(Ok(Some(found))) => Outcome::Waited(fill_values(&*storage, found).map(Some)),
                 other => other,
             };
             mailbox.release(bytes);

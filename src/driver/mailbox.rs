@@ -30,8 +30,6 @@ pub(crate) enum Mail {
     Tell(Request),
     /// A disk thread finished.
     Done { job: JobId, result: Done },
-    /// A disk thread filled in the values of a read.
-    Deliver(Box<dyn FnOnce() + Send>),
     /// Finish what runs, at most that long, and end.
     Stop { within: Duration },
 }

@@ -19,7 +19,8 @@ mod mailbox;
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-pub(crate) use callbacks::{Callbacks, Reply, Task};
+pub use callbacks::Task;
+pub(crate) use callbacks::{Callbacks, Reply};
 pub(crate) use event_loop::{EventLoop, Parts, Shared, WAKER, value_of};
 pub(crate) use home::Home;
 pub(crate) use mailbox::{Mail, Mailbox, Ticket};
