@@ -4,7 +4,7 @@ mod common;
 
 use std::{sync::mpsc, time::Duration};
 
-use common::{all_up, cluster, eventually, held, id, introduce, loopback, quick, udp};
+use common::{all_up, cluster, eventually, held, id, loopback, quick, udp};
 use turbopump::{Ack, Node, Read, WriteError, transport::UdpTransport};
 
 #[test]
@@ -185,5 +185,4 @@ fn sync_alone_spreads_what_was_never_sent() {
     for node in &nodes {
         eventually("both have all", || node.stats().wait().unwrap().keys == 10);
     }
-    introduce(&nodes);
 }

@@ -363,7 +363,6 @@ fn ranges_are_not_empty_and_list_their_own_keys_in_order() {
         let keys = hashes.iter().map(|&hash| HashedKey { hash, digest: 1 }).collect();
         decoded(&encoded(&Message::List {
             ranges: vec![RangeList { mirrors: Mirrors(1), low, high, keys }],
-            reply: true,
         }))
         .0
     };

@@ -152,12 +152,12 @@ impl Core {
         let now_ms = self.now.mono_ms;
         let Some(wait) = self.operations.wait(op) else { return };
         let (key, context, until_ms) = (wait.key.clone(), wait.context.clone(), wait.until_ms);
-        let mirrors = self.config.mirrors;
-        if self.owns(self.me, &key, mirrors) {
+        // The first owner holds the key whatever its mirrors are.
+        let owners: Vec<NodeId> = self.placement.owners(key.hash64(), self.config.mirrors).collect();
+        if owners.first() == Some(&self.me) {
             return;
         }
         self.timers.set_earlier(Timer::Await, now_ms + AWAIT_MS);
-        let owners: Vec<NodeId> = self.placement.owners(key.hash64(), mirrors).collect();
         let Some(owner) = owners.into_iter().find(|id| self.is_up(*id)) else { return };
         let fresh = self.fresh_id();
         let Some(wait) = self.operations.wait(op) else { return };
