@@ -16,10 +16,10 @@ use parking_lot::Mutex;
 use crate::{
     builder::NodeBuilder,
     config::{Config, Read},
-    core::{Event, MemberInfo, Outcome, Request, WatchId},
-    driver::{Clock, Mail, Mailbox, Reply, Shared, Task, Ticket, now, value_of},
+    core::{Event, Found, MemberInfo, Outcome, Request, WatchId},
+    driver::{Clock, Mail, Mailbox, Reply, Shared, Task, Ticket, fill, now},
     error::{ReadError, SubmitError},
-    model::{Context, Key, Mirrors, NodeId, Record, Siblings},
+    model::{Context, Key, Mirrors, NodeId, Siblings},
     operations::{Change, ChangeMembers, Count, Forget, Get, Keys, Put, Reading, WaitFor},
     partition::Placement,
     storage::Storage,
@@ -275,14 +275,9 @@ impl Node {
                 return Ok(None);
             }
         }
-        let fill = |record: Record| {
-            let value = value_of(storage, key, &record).map_err(|error| ReadError::storage(&error))?;
-            Ok(Record { value: Some(value), ..record })
-        };
-        let siblings = Siblings::resolve(records);
-        let records: Result<Vec<Record>, ReadError> = siblings.into_records().into_iter().map(fill).collect();
+        let found = fill(storage, Found { key: key.clone(), siblings: Siblings::resolve(records) })?;
         let wall_ms = now(&*self.inner.clock).wall_ms;
-        Ok(Some(Reading::new(Siblings::resolve(records?), wall_ms)))
+        Ok(Some(Reading::new(found.siblings, wall_ms)))
     }
 
     fn write(&self, key: Result<Key, SubmitError>, value: Option<Bytes>) -> Put {

@@ -361,10 +361,8 @@ fn counts_beyond_their_limit_or_the_bytes_are_refused_before_anything_is_allocat
 fn ranges_are_not_empty_and_list_their_own_keys_in_order() {
     let list = |low, high, hashes: &[u64]| {
         let keys = hashes.iter().map(|&hash| HashedKey { hash, digest: 1 }).collect();
-        decoded(&encoded(&Message::List {
-            ranges: vec![RangeList { mirrors: Mirrors(1), low, high, keys }],
-        }))
-        .0
+        decoded(&encoded(&Message::List { ranges: vec![RangeList { mirrors: Mirrors(1), low, high, keys }] }))
+            .0
     };
     assert!(list(5, 9, &[5, 7, 7, 9]).is_ok());
     assert!(list(5, 5, &[]).is_ok());

@@ -13,17 +13,16 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use mio::{Events, Poll, Token, Waker};
 use parking_lot::RwLock;
 
-use super::{Callbacks, Clock, Home, Mail, Mailbox, Reply, Task, Ticket, disk::Disk, now};
+use super::{Callbacks, Clock, Home, Mail, Mailbox, Reply, Task, Ticket, disk::Disk, now, values};
 use crate::{
     core::{Core, Event, Found, Input, OpId, Outcome, Output, WatchId},
-    error::ReadError,
-    model::{Key, Kind, Members, NodeId, Record, Siblings},
+    model::{Members, NodeId},
     partition::Placement,
-    storage::{MAX_WHOLE_VALUE_BYTES, Storage, StorageError},
+    storage::Storage,
     transport::{SendError, Transport, TransportContext, TransportEvent},
     wire::{LinkEvent, Links},
 };
@@ -42,8 +41,6 @@ const HELD_FRAMES_MS: u64 = 1;
 const STOP_TICK_MS: u64 = 10;
 /// While stopping: how long the transport gets for its last frames.
 const STOP_TRANSPORT_MS: u64 = 500;
-/// Pieces in which a long value is read from storage for a client.
-const READ_PIECE_BYTES: usize = 1 << 20;
 
 /// What callers' threads see without asking the loop.
 pub(crate) struct Shared {
@@ -290,7 +287,9 @@ impl EventLoop {
     fn finish(&mut self, op: OpId, outcome: Outcome) {
         let Some(Ticket { reply, bytes, .. }) = self.replies.remove(&op) else { return };
         let missing = match &outcome {
-            Outcome::Read(Ok(found)) | Outcome::Waited(Ok(Some(found))) => lacks_values(&found.siblings),
+            Outcome::Read(Ok(found)) | Outcome::Waited(Ok(Some(found))) => {
+                values::are_missing(&found.siblings)
+            }
             _ => false,
         };
         if !missing {
@@ -301,8 +300,8 @@ impl EventLoop {
         let run = self.parts.callbacks.runner();
         let fill = move || {
             let outcome = match outcome {
-                Outcome::Read(Ok(found)) => Outcome::Read(fill_values(&*storage, found)),
-                Outcome::Waited(Ok(Some(found))) => Outcome::Waited(fill_values(&*storage, found).map(Some)),
+                Outcome::Read(Ok(found)) => Outcome::Read(values::fill(&*storage, found)),
+                Outcome::Waited(Ok(Some(found))) => Outcome::Waited(values::fill(&*storage, found).map(Some)),
                 other => other,
             };
             mailbox.release(bytes);
@@ -361,48 +360,5 @@ fn reply_with(reply: Reply, outcome: Outcome, run: &dyn Fn(Task)) {
     match reply {
         Reply::Handle(set) => set(outcome),
         Reply::Closure(closure) => run(Box::new(move || closure(outcome))),
-    }
-}
-
-fn lacks_values(siblings: &Siblings) -> bool {
-    siblings.records().iter().any(|r| r.value.is_none() && r.version.kind == Kind::Value)
-}
-
-/// Adds the values that are kept here to versions found in the index.
-fn fill_values(storage: &dyn Storage, found: Found) -> Result<Found, ReadError> {
-    let Found { key, siblings } = found;
-    let mut filled = Vec::with_capacity(siblings.records().len());
-    for record in siblings.records() {
-        match value_of(storage, &key, record) {
-            Ok(value) => filled.push(Record { version: record.version.clone(), value: Some(value) }),
-            // Replaced since: what replaced it is newer than what this read has to promise.
-            Err(StorageError::Missing) => {}
-            Err(error) => return Err(ReadError::storage(&error)),
-        }
-    }
-    Ok(Found { key, siblings: Siblings::resolve(filled) })
-}
-
-/// The whole value of a record, from itself or from storage, verified.
-pub(crate) fn value_of(storage: &dyn Storage, key: &Key, record: &Record) -> Result<Bytes, StorageError> {
-    let version = &record.version;
-    if let Some(value) = &record.value {
-        return Ok(value.clone());
-    }
-    if version.len <= MAX_WHOLE_VALUE_BYTES {
-        let kept = storage.read(key)?.into_iter().find(|r| r.version.dot == version.dot);
-        return kept.and_then(|r| r.value).ok_or(StorageError::Missing);
-    }
-    let mut value = BytesMut::with_capacity(version.len as usize);
-    while (value.len() as u64) < version.len {
-        let piece = storage.read_piece(key, version.dot, value.len() as u64, READ_PIECE_BYTES)?;
-        if piece.is_empty() {
-            break;
-        }
-        value.extend_from_slice(&piece);
-    }
-    match version.matches(&value) {
-        true => Ok(value.freeze()),
-        false => Err(StorageError::damaged(format!("{key:?} {}", version.dot), "its digest does not fit")),
     }
 }

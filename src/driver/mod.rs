@@ -16,14 +16,16 @@ mod disk;
 mod event_loop;
 mod home;
 mod mailbox;
+mod values;
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 pub use callbacks::Task;
 pub(crate) use callbacks::{Callbacks, Reply};
-pub(crate) use event_loop::{EventLoop, Parts, Shared, WAKER, value_of};
+pub(crate) use event_loop::{EventLoop, Parts, Shared, WAKER};
 pub(crate) use home::Home;
 pub(crate) use mailbox::{Mail, Mailbox, Ticket};
+pub(crate) use values::fill;
 
 pub(crate) use disk::Disk;
 
