@@ -19,7 +19,7 @@ use parking_lot::RwLock;
 
 use super::{Callbacks, Clock, Home, Mail, Mailbox, Reply, Task, Ticket, disk::Disk, now, values};
 use crate::{
-    core::{Core, Event, Found, Input, OpId, Outcome, Output, WatchId},
+    core::{Core, Event, Input, OpId, Outcome, Output, WatchId},
     model::{Members, NodeId},
     partition::Placement,
     storage::Storage,
