@@ -4,6 +4,10 @@ use std::{
     io::{BufRead, BufReader, Write},
     net::{SocketAddr, UdpSocket},
     process::{Child, ChildStdin, Command, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -113,7 +117,7 @@ fn no_length_of_a_frame_waits_for_a_timer() {
     exchange(&mut a, &mut b, b"hello");
     let mut slow = Vec::new();
     let around = |bytes: usize| bytes - 9..bytes + 2;
-    let lengths = [1_456, 2_912, 14_560, 16_744, 23_296, 33_488, 65_536, 72_000];
+    let lengths = [1_456, 2_912, 10_192, 10_920, 21_840, 23_296, 65_536, 72_000];
     for length in lengths.into_iter().flat_map(around) {
         let frame = Bytes::from(vec![1; length]);
         b.frames.clear();
@@ -126,6 +130,38 @@ fn no_length_of_a_frame_waits_for_a_timer() {
     }
     // A busy machine delays one or the other; the stall would hit every length of its kind.
     assert!(slow.len() <= 4, "frames that waited: {slow:?}");
+}
+
+/// Goal: echoes stay fast after UDT's slow start, which ends after 25,600 packets and then paces
+/// by what it measured. Method: so many echoes that it is over, and the median of the last ones.
+#[test]
+fn echoes_are_as_fast_after_the_slow_start_as_in_it() {
+    let (mut a, b) = (station(), station());
+    let to = b.addr;
+    let stop = Arc::new(AtomicBool::new(false));
+    let stopped = stop.clone();
+    let server = std::thread::spawn(move || {
+        let mut b = b;
+        while !stopped.load(Ordering::Relaxed) {
+            b.turn();
+            for (from, frame) in std::mem::take(&mut b.frames) {
+                b.offer(from, &frame);
+            }
+        }
+    });
+    let mut times = Vec::new();
+    for _ in 0..9_000 {
+        a.frames.clear();
+        let begin = Instant::now();
+        a.offer(to, &Bytes::from_static(&[7; 100]));
+        a.turn_until("an echo comes back", |a| !a.frames.is_empty());
+        times.push(begin.elapsed());
+    }
+    stop.store(true, Ordering::Relaxed);
+    server.join().unwrap();
+    let last = &mut times[8_000..];
+    last.sort();
+    assert!(last[500] < Duration::from_millis(4), "the median echo took {:?}", last[500]);
 }
 
 #[test]

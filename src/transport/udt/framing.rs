@@ -29,11 +29,18 @@ pub(super) const PREAMBLE: [u8; 8] = *b"turbudt\x01";
 pub(super) const PAYLOAD_BYTES: usize = 1_456;
 /// The longest frame: a value of 64 KiB with its key and metadata travels in one piece.
 pub(super) const MAX_FRAME_BYTES: usize = 72 * 1_024;
-/// Full packets after a burst. Measured for 64 B echoes: none 208 ms, one 5 ms, two 37 us with a
-/// p99 of 1.3 ms, three 39 us with a p99 of 0.4 ms, six 6 ms at p90.
-pub(super) const PADS: usize = 3;
-/// A burst is sent in pieces of this size: 11 packets and a half, below the 16 of a first window.
-pub(super) const PIECE_BYTES: usize = 11 * PAYLOAD_BYTES + PAYLOAD_BYTES / 2;
+/// Full packets after a burst. The first lets the acknowledgement go out, the next ones make sure
+/// of it where packets are taken in together.
+///
+/// Why not fewer: UDT measures the path by the gap between packets 16n and 16n+1. With three pads
+/// a burst is four packets, so the same place in the burst is measured for ever; where that is
+/// the pause after it, UDT paces itself down to a packet in 2 ms once its slow start is over.
+/// Measured, 100 B echoes, p50 after 60,000 of them: three pads 8 ms (from the 6,400th on), four
+/// 0.35 ms with a p90 of 7 ms, five 0.2 ms, six 0.2 ms.
+pub(super) const PADS: usize = 5;
+/// A burst is sent in pieces of this size, 7 packets and a half: one piece, the packet after it and
+/// the pads of the burst before, which may be under way still, fit the 16 of a first window.
+pub(super) const PIECE_BYTES: usize = 7 * PAYLOAD_BYTES + PAYLOAD_BYTES / 2;
 
 const HEADER_BYTES: usize = 4;
 const PADDING_BIT: u32 = 1 << 31;

@@ -39,7 +39,7 @@ use super::{
 };
 
 /// How many links there are at most, incoming, outgoing and half-made ones together. Each takes
-/// two threads and about 200 KB.
+/// two threads and about 500 KB.
 pub(super) const MAX_LINKS: usize = 256;
 /// Frames that wait are sent together, up to about this many bytes at a time.
 const COALESCED_BYTES: usize = 256 * 1_024;
