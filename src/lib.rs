@@ -2,7 +2,10 @@
 
 #![forbid(unsafe_code)]
 
+pub mod config;
+pub mod core;
 pub mod digest;
+pub mod error;
 pub mod model;
 pub mod partition;
 pub mod storage;

@@ -16,6 +16,10 @@ use super::{Actor, Dot, Version};
 /// sibling written by that actor over a thousand writes ago and never seen since counts as seen.
 pub const MAX_RANGES_PER_ACTOR: usize = 1_024;
 
+/// The highest counter that a context as text may name: no actor lives to write so often, and a
+/// made-up context can't use up the numbers.
+const MAX_COUNTER: u64 = 1 << 53;
+
 /// Low end exclusive, high end inclusive.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, PartialOrd, Ord)]
 pub(crate) struct Range {
@@ -152,7 +156,7 @@ impl FromStr for Context {
                 Some(high) => (first, number(high, 10)?),
                 None => (0, first),
             };
-            if low >= high {
+            if low >= high || high > MAX_COUNTER {
                 return Err(ContextError::Malformed);
             }
             context.add(actor, low, high);

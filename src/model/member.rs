@@ -5,7 +5,10 @@
 //! removed id is deliberately added again), removal, leaving, the revision (raised by whoever
 //! changes the entry), and at last the content, so that two different entries are never a draw.
 
-use std::{collections::BTreeMap, net::SocketAddr};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+};
 
 use xxhash_rust::xxh3::Xxh3;
 
@@ -25,7 +28,7 @@ pub enum MemberState {
     Removed,
 }
 
-/// One entry of the list.
+/// One entry of the list. The order of its fields decides which of two entries wins.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Member {
     /// Its name.
@@ -61,9 +64,7 @@ impl Member {
 }
 
 impl Members {
-    /// Takes in news of one member and says whether they changed anything.
-    ///
-    /// News without an address never erase the addresses of the same generation that we know.
+    /// Takes in news of one member and says whether they changed anything: the greater entry wins.
     pub fn merge(&mut self, news: &Member) -> bool {
         match self.entries.get_mut(&news.id) {
             Some(known) if *known >= *news => false,
@@ -98,11 +99,25 @@ impl Members {
         self.all().filter(|m| m.is_present())
     }
 
-    /// A hash over all entries: equal lists have equal digests.
+    /// A hash over all entries: equal lists have equal digests, whoever built the program.
     pub fn digest(&self) -> u64 {
         let mut hasher = Xxh3::new();
         for m in self.all() {
-            hasher.update(format!("{m:?}\n").as_bytes());
+            hasher.update(&[m.id.as_str().len() as u8]);
+            hasher.update(m.id.as_str().as_bytes());
+            hasher.update(&m.generation.to_be_bytes());
+            hasher.update(&[m.state as u8]);
+            hasher.update(&m.revision.to_be_bytes());
+            hasher.update(&m.weight.to_be_bytes());
+            hasher.update(&(m.addrs.len() as u64).to_be_bytes());
+            for addr in &m.addrs {
+                match addr.ip() {
+                    IpAddr::V4(ip) => hasher.update(&ip.octets()),
+                    IpAddr::V6(ip) => hasher.update(&ip.octets()),
+                }
+                hasher.update(&[u8::from(addr.is_ipv6())]);
+                hasher.update(&addr.port().to_be_bytes());
+            }
         }
         hasher.digest()
     }

@@ -5,7 +5,8 @@
 //! 1 127.0.0.1:1593
 //! 2 127.0.0.1:2593|10.0.0.2:2593
 //! 3 none weight=2
-//! 4 removed generation=1
+//! 4 10.0.0.4:1593 leaving
+//! 5 removed generation=1
 //! ```
 
 use std::{fmt, str::FromStr};
@@ -46,6 +47,9 @@ impl FromStr for MembersFile {
             if members.iter().any(|m| m.id == member.id) {
                 return Err(fail(format!("node {} stands here twice", member.id)));
             }
+            if members.is_empty() && !member.is_present() {
+                return Err(fail("this node is marked removed".into()));
+            }
             members.push(member);
         }
         if members.is_empty() {
@@ -53,9 +57,6 @@ impl FromStr for MembersFile {
         }
         let peers = members.split_off(1);
         let this = members.remove(0);
-        if !this.is_present() {
-            return Err(MembersFileError { line: 1, reason: "this node is marked removed".into() });
-        }
         Ok(Self { this, peers })
     }
 }
@@ -79,7 +80,11 @@ fn parse_member(content: &str) -> Result<Member, String> {
         }
     }
     for word in words {
-        let bad = || format!("{word:?} is neither weight=N nor generation=N");
+        let bad = || format!("{word:?} is none of leaving, weight=N and generation=N");
+        if word == "leaving" && member.is_present() {
+            member.state = MemberState::Leaving;
+            continue;
+        }
         match word.split_once('=').ok_or_else(bad)? {
             ("weight", n) => member.weight = n.parse().map_err(|_| bad())?,
             ("generation", n) => member.generation = n.parse().map_err(|_| bad())?,
@@ -101,6 +106,9 @@ impl fmt::Display for MembersFile {
             }
             for (i, addr) in m.addrs.iter().filter(|_| m.is_present()).enumerate() {
                 write!(f, "{}{addr}", if i > 0 { "|" } else { "" })?;
+            }
+            if m.state == MemberState::Leaving {
+                f.write_str(" leaving")?;
             }
             if m.weight != 1 {
                 write!(f, " weight={}", m.weight)?;

@@ -18,7 +18,8 @@ pub struct Record {
 /// Versions of one key of which none replaced another, newest first.
 ///
 /// Merging is commutative, associative and idempotent, so copies that met the same writes in any
-/// order hold the same siblings.
+/// order hold the same siblings. That hangs on contexts as reads give them out
+/// ([`context`](Self::context)): one that covers a version covers what that version replaced.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Siblings {
     records: Vec<Record>,

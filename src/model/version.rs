@@ -148,7 +148,10 @@ impl FromStr for Dot {
 
     fn from_str(text: &str) -> Result<Self, ContextError> {
         let (actor, counter) = text.split_once('-').ok_or(ContextError::Malformed)?;
-        Ok(Self { actor: actor.parse()?, counter: super::context::number(counter, 10)? })
+        match super::context::number(counter, 10)? {
+            0 => Err(ContextError::Malformed),
+            counter => Ok(Self { actor: actor.parse()?, counter }),
+        }
     }
 }
 

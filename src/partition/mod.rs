@@ -4,7 +4,15 @@
 //! named by the top bits of its hash ([`Key::hash64`](crate::model::Key::hash64)). Members come and go and move partitions between
 //! them; a partition never splits.
 
+mod everywhere;
+mod placement;
+mod ring;
+
 use std::fmt;
+
+pub use everywhere::Everywhere;
+pub use placement::Placement;
+pub use ring::Ring;
 
 use crate::model::NodeId;
 

@@ -2,3 +2,6 @@
 //!
 //! Behind the feature `testing`. A suite is a function that takes a maker of your part and panics
 //! with the promise that was broken.
+
+pub mod partitioner;
+pub mod transport;

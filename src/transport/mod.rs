@@ -9,10 +9,20 @@
 //! threads of their own, keep a bounded queue and wake the loop with its one
 //! [`Waker`].
 
+mod memory;
+mod udp;
+
+pub use memory::{MemoryNetwork, MemoryTransport};
+pub use udp::UdpTransport;
+
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use mio::{Registry, Token, Waker};
+
+/// Every transport takes frames of at least this many bytes: what any IPv6 path carries, and room
+/// enough for every message that can't be split.
+pub const MIN_MAX_FRAME_BYTES: usize = 1_200;
 
 /// What a transport gets from the loop at its start.
 pub struct TransportContext<'a> {
@@ -31,7 +41,8 @@ pub enum TransportEvent {
     Frame {
         /// From this address: where an answer goes.
         from: SocketAddr,
-        /// Its bytes, not empty, at most [`Transport::max_frame_bytes`].
+        /// Its bytes: not empty, as long as the *sender's* transport allows, which may be more
+        /// than ours does.
         frame: Bytes,
     },
     /// The connection to this address is gone. Connectionless transports never say so.
@@ -69,7 +80,8 @@ pub trait Transport: Send {
     /// Whatever keeps it from binding; the node then refuses to start.
     fn start(&mut self, context: TransportContext<'_>) -> io::Result<SocketAddr>;
 
-    /// The longest frame that [`send`](Self::send) takes, in bytes; at least 1,200. Fixed after `start`.
+    /// The longest frame that [`send`](Self::send) takes, in bytes; at least
+    /// [`MIN_MAX_FRAME_BYTES`]. Fixed after `start`.
     fn max_frame_bytes(&self) -> usize;
 
     /// Queues a frame to `to`, connecting first where that is needed.
@@ -90,6 +102,12 @@ pub trait Transport: Send {
 
     /// Forgets the connection to `addr`, if there is one.
     fn close(&mut self, addr: SocketAddr);
+
+    /// How many frames were lost for want of room, refused by the system or malformed, since the
+    /// start. For `/status` and metrics.
+    fn dropped_frames(&self) -> u64 {
+        0
+    }
 
     /// Sends what is queued as far as `within` allows, then closes everything.
     fn stop(&mut self, within: Duration);

@@ -13,8 +13,6 @@ pub enum AckStatus {
     Stored,
     /// It was there already, or something that replaced it.
     Known,
-    /// An offer was welcome: please send the value.
-    Wanted,
     /// A long value is being fetched; `Stored` follows.
     Fetching,
     /// Too much to do; offer it again later.
@@ -151,7 +149,7 @@ pub enum Message {
         /// Whether the receiver should send its own in return.
         reply: bool,
     },
-    /// These are my digests: answer where yours differ.
+    /// These are my digests: answer where yours differ. Without a range: nothing differs.
     Compare {
         /// The ranges.
         ranges: Vec<RangeDigest>,
@@ -160,8 +158,6 @@ pub enum Message {
     List {
         /// The ranges.
         ranges: Vec<RangeList>,
-        /// Whether the receiver should answer with a list of its own where it lacks something.
-        reply: bool,
     },
     /// Please send the keys with these hashes.
     Want {

@@ -15,6 +15,26 @@
 //! really gets what is sent to its address, and that it speaks to this process and not to the
 //! one that had the address before.
 
+mod codec;
+mod frame;
+mod hello;
+mod link;
+mod link_event;
 mod message;
+mod noise;
+mod pack;
+mod parts;
+mod session;
 
+pub use codec::{
+    MAX_CONTEXT_RANGES, MAX_HASHES_PER_WANT, MAX_KEYS_PER_RANGE, MAX_MEMBERS_PER_MESSAGE,
+    MAX_RANGES_PER_MESSAGE, MAX_RECORDS_PER_REPLY,
+};
+pub use frame::{FRAME_HEADER_BYTES, FrameError, FrameType, Header, WIRE_VERSION};
+pub use hello::{Hello, MAX_CLUSTER_BYTES, Refusal};
+pub use link_event::{LinkCounters, LinkEvent, SendRefused};
 pub use message::{AckStatus, DecodeError, HashedKey, Message, RangeDigest, RangeList};
+pub use session::{
+    Links, Local, MAX_ANSWERS_PER_SECOND, MAX_MESSAGES_PER_FRAME, MAX_REFUSALS_PER_SECOND,
+    MAX_UNFLUSHED_FRAMES, REFUSAL_EVENT_MS, STRAY_ANSWER_MS,
+};

@@ -1,0 +1,141 @@
+//! Every knob: its unit, default, bounds and reason.
+//!
+//! What belongs to one node (id, addresses, parts) is set on the
+//! [`NodeBuilder`](crate::NodeBuilder); what shapes its behaviour is here.
+
+use std::time::Duration;
+
+use crate::model::Mirrors;
+
+/// When a write counts as complete.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Ack {
+    /// This node has stored it. Fast, and lost with this node's disk until mirrors follow.
+    #[default]
+    Local,
+    /// So many owners have stored it; this node counts if it is one.
+    Mirrors(u16),
+    /// More than half of the owners have stored it.
+    Quorum,
+    /// All owners have stored it.
+    All,
+}
+
+/// Whom a read asks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Read {
+    /// This node if it holds the key, else the owners one after the other until one has it.
+    #[default]
+    One,
+    /// More than half of the owners; what they hold is merged.
+    Quorum,
+    /// All owners; fails if one does not answer.
+    All,
+}
+
+/// How a node behaves. `Config::default()` suits a cluster of a few to some tens of nodes.
+///
+/// Durations are counted in whole milliseconds. A value out of bounds is refused at start by
+/// [`StartError::Config`](crate::StartError::Config).
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Mirrors of a write that names none. Default 3: survives two lost disks. 0 = all nodes.
+    pub mirrors: Mirrors,
+    /// When a write that does not say counts as complete. Default [`Ack::Local`].
+    pub ack: Ack,
+    /// How long an operation may take before it ends as *unknown*. Default 10 s, 1 ms to 1 h.
+    pub operation_timeout: Duration,
+    /// The longest value that a write may carry, in bytes. Default 64 MiB, because a value is
+    /// held in memory while it is written; at most 1 GiB.
+    pub max_value_bytes: u64,
+    /// Operations under way at once; more are refused as busy. Default 16,384, at least 1.
+    pub max_operations: usize,
+    /// Bytes of values in operations under way; more are refused as busy. Default 256 MiB.
+    pub max_operation_bytes: u64,
+    /// Watches and waits at once, each. Default 10,000.
+    pub max_watches: usize,
+    /// How often each peer is asked whether it is there. Default 500 ms, 10 ms to 1 min.
+    pub ping_interval: Duration,
+    /// Silence after which a peer counts as down. Default 3 s: six lost pings in a row, which at
+    /// 20 % loss each way happens to one link about once a day. More than `ping_interval`.
+    pub down_after: Duration,
+    /// First pause before an unacknowledged copy is sent again; doubles up to 32 times that.
+    /// Default 200 ms, 10 ms to 10 s.
+    pub retry_interval: Duration,
+    /// Copies on their way to one peer at once. Default 1,024, at least 1.
+    pub max_flights_per_peer: usize,
+    /// Names of copies owed to one peer; past it sync covers the rest. Default 100,000.
+    pub max_owed_per_peer: usize,
+    /// How often a random co-owner is compared with. Default 2 s, 10 ms to 1 h.
+    pub sync_interval: Duration,
+    /// Long values being fetched at once. Default 16, at least 1.
+    pub max_transfers: usize,
+    /// Test only: false keeps a write here until sync spreads it. Default true.
+    pub write_chaining: bool,
+    /// Test only: false switches sync off. Default true.
+    pub active_sync: bool,
+    /// Threads that storages which are slow work on. Default 2, 1 to 64. One key is always
+    /// handled by the same one, so its changes keep their order.
+    pub disk_threads: usize,
+    /// Jobs waiting for the disk threads; past it writes are refused as busy. Default 65,536.
+    pub max_disk_jobs: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            mirrors: Mirrors(3),
+            ack: Ack::Local,
+            operation_timeout: Duration::from_secs(10),
+            max_value_bytes: 64 << 20,
+            max_operations: 16_384,
+            max_operation_bytes: 256 << 20,
+            max_watches: 10_000,
+            ping_interval: Duration::from_millis(500),
+            down_after: Duration::from_secs(3),
+            retry_interval: Duration::from_millis(200),
+            max_flights_per_peer: 1_024,
+            max_owed_per_peer: 100_000,
+            sync_interval: Duration::from_secs(2),
+            max_transfers: 16,
+            write_chaining: true,
+            active_sync: true,
+            disk_threads: 2,
+            max_disk_jobs: 65_536,
+        }
+    }
+}
+
+impl Config {
+    /// Says which setting is out of its bounds, if one is.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        let ms = Duration::from_millis;
+        let within = |name: &str, value: Duration, low: Duration, high: Duration| {
+            if value < low || value > high {
+                return Err(format!("{name} is {value:?}, it must be from {low:?} to {high:?}"));
+            }
+            Ok(())
+        };
+        within("operation_timeout", self.operation_timeout, ms(1), ms(3_600_000))?;
+        within("ping_interval", self.ping_interval, ms(10), ms(60_000))?;
+        within("down_after", self.down_after, self.ping_interval + ms(1), ms(3_600_000))?;
+        within("retry_interval", self.retry_interval, ms(10), ms(10_000))?;
+        within("sync_interval", self.sync_interval, ms(10), ms(3_600_000))?;
+        let counts = [
+            ("max_operations", self.max_operations),
+            ("max_flights_per_peer", self.max_flights_per_peer),
+            ("max_transfers", self.max_transfers),
+            ("max_disk_jobs", self.max_disk_jobs),
+        ];
+        if let Some((name, _)) = counts.iter().find(|(_, n)| *n == 0) {
+            return Err(format!("{name} is 0, it must be at least 1"));
+        }
+        if !(1..=64).contains(&self.disk_threads) {
+            return Err(format!("disk_threads is {}, it must be from 1 to 64", self.disk_threads));
+        }
+        if self.max_value_bytes > 1 << 30 {
+            return Err(format!("max_value_bytes is {}, it must be at most 1 GiB", self.max_value_bytes));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,173 @@
+//! Copies held here that belong elsewhere: given to their owners, dropped when all have them.
+//!
+//! A node that takes a write for a key that it does not own keeps the first copy; one that lost a
+//! partition to a new member holds its keys still. For each such key this file knows which owner
+//! has not acknowledged which version. When that is nobody, and no version is on its way to
+//! storage, the copies here go.
+//!
+//! Limits: `MAX_KEYS` keys at once; the walk over the index that finds them stops there and goes
+//! on as keys are done.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use super::{Core, OpId, Outcome, Purpose, Timer, Work, outbox::Peer};
+use crate::{
+    model::{Dot, Key, NodeId, Version},
+    storage::Change,
+};
+
+/// Keys being given away at once.
+const MAX_KEYS: usize = 20_000;
+/// Keys looked at per step of the walk.
+const STEP_KEYS: usize = 1_000;
+/// Pause between two steps.
+const STEP_MS: u64 = 20;
+/// How often what is not acknowledged is owed anew, in case it was dropped somewhere.
+const REPEAT_MS: u64 = 2_000;
+
+/// See the [module](self).
+#[derive(Debug, Default)]
+pub(crate) struct Handoff {
+    /// Per key: who lacks which version.
+    lacking: BTreeMap<Key, BTreeSet<(NodeId, Dot)>>,
+    /// Where the walk over the index is; `None`: it has ended.
+    walk: Option<Option<(u64, Key)>>,
+    repeat_at_ms: u64,
+}
+
+impl Handoff {
+    pub(crate) fn len(&self) -> usize {
+        self.lacking.len()
+    }
+}
+
+impl Core {
+    /// Looks through all keys for such that belong elsewhere: at start, and when owners changed.
+    pub(super) fn start_handoff(&mut self) {
+        self.handoff.lacking.clear();
+        self.handoff.walk = Some(None);
+        self.timers.set_earlier(Timer::Handoff, self.now.mono_ms + STEP_MS);
+    }
+
+    /// A version is on its way to storage. Called before any copy of it is sent.
+    pub(super) fn handoff_begun(&mut self, key: &Key, version: &Arc<Version>) {
+        let widest = self.index.mirrors(key).unwrap_or(version.mirrors);
+        if self.owns(self.me, key, widest) || !self.config.write_chaining {
+            self.handoff.lacking.remove(key);
+            return;
+        }
+        let owners: Vec<NodeId> = self.placement.owners(key.hash64(), version.mirrors).collect();
+        let lacking = self.handoff.lacking.entry(key.clone()).or_default();
+        lacking.extend(owners.into_iter().map(|id| (id, version.dot)));
+        let due_ms = self.now.mono_ms + REPEAT_MS;
+        self.timers.set_earlier(Timer::Handoff, due_ms);
+    }
+
+    /// A version will not be kept here after all.
+    pub(super) fn handoff_dropped(&mut self, key: &Key, dot: Dot) {
+        if let Some(lacking) = self.handoff.lacking.get_mut(key) {
+            lacking.retain(|(_, d)| *d != dot);
+            self.handoff_stored(key);
+        }
+    }
+
+    pub(super) fn handoff_acknowledged(&mut self, peer: NodeId, key: &Key, dot: Dot) {
+        if let Some(lacking) = self.handoff.lacking.get_mut(key) {
+            lacking.remove(&(peer, dot));
+            self.handoff_stored(key);
+        }
+    }
+
+    /// Drops the copies here once nobody lacks any.
+    pub(super) fn handoff_stored(&mut self, key: &Key) {
+        let Some(mut lacking) = self.handoff.lacking.remove(key) else {
+            // It may have become somebody else's by the version that was just stored.
+            return self.give_away(key);
+        };
+        lacking.retain(|(_, dot)| self.index.has_pending(key) || self.index.find(key, *dot).is_some());
+        if !lacking.is_empty() || self.index.has_pending(key) {
+            self.handoff.lacking.insert(key.clone(), lacking);
+            return;
+        }
+        if self.index.stored(key).all(|v| !self.owns(self.me, key, v.mirrors)) {
+            self.counters.handed_off += 1;
+            self.drop_copies(key);
+        }
+    }
+
+    pub(super) fn continue_handoff(&mut self) {
+        self.step_walk();
+        let now_ms = self.now.mono_ms;
+        if now_ms >= self.handoff.repeat_at_ms {
+            self.handoff.repeat_at_ms = now_ms + REPEAT_MS;
+            let lacking: Vec<(Key, NodeId)> = self
+                .handoff
+                .lacking
+                .iter()
+                .flat_map(|(key, who)| who.iter().map(|(id, _)| (key.clone(), *id)))
+                .filter(|(_, id)| self.peers.get(id).is_some_and(Peer::is_idle))
+                .collect();
+            lacking.iter().for_each(|(key, id)| self.owe(*id, key));
+        }
+        if self.handoff.walk.is_some() {
+            self.timers.set_earlier(Timer::Handoff, now_ms + STEP_MS);
+        } else if !self.handoff.lacking.is_empty() {
+            self.timers.set_earlier(Timer::Handoff, self.handoff.repeat_at_ms);
+        }
+    }
+
+    /// Forgets this node's copies of a key on a client's word.
+    pub(super) fn submit_forget(&mut self, op: OpId, key: Key) {
+        let count = self.drop_copies(&key);
+        self.finish(op, Outcome::Forgotten(Ok(count)));
+    }
+
+    pub(super) fn remove_done(&mut self, result: Result<(), String>) {
+        if let Err(error) = result {
+            self.counters.storage_failed += 1;
+            self.notice(format!("a copy that is not needed here any more can't be removed: {error}"));
+        }
+    }
+
+    fn drop_copies(&mut self, key: &Key) -> usize {
+        let known = self.index.context(key);
+        self.naming.forget(key, &known);
+        let dots = self.index.forget(key);
+        let count = dots.len();
+        if count > 0 {
+            self.work(Purpose::Remove, Work::Change(Change::Remove { key: key.clone(), dots }));
+        }
+        count
+    }
+
+    fn step_walk(&mut self) {
+        let Some(place) = self.handoff.walk.take() else { return };
+        let room = MAX_KEYS.saturating_sub(self.handoff.lacking.len()).min(STEP_KEYS);
+        let keys = self.index.walk(place.as_ref(), room);
+        if room > 0 && keys.is_empty() {
+            return;
+        }
+        self.handoff.walk = Some(keys.last().cloned().or(place));
+        for (_, key) in keys {
+            self.give_away(&key);
+        }
+    }
+
+    fn give_away(&mut self, key: &Key) {
+        let Some(widest) = self.index.mirrors(key) else { return };
+        if self.owns(self.me, key, widest) || !self.config.write_chaining {
+            return;
+        }
+        let dots: Vec<Dot> = self.index.stored(key).map(|v| v.dot).collect();
+        let owners: Vec<NodeId> = self.placement.owners(key.hash64(), widest).collect();
+        if owners.is_empty() {
+            return;
+        }
+        let pairs = owners.iter().flat_map(|id| dots.iter().map(|dot| (*id, *dot)));
+        self.handoff.lacking.entry(key.clone()).or_default().extend(pairs);
+        owners.into_iter().for_each(|id| self.owe(id, key));
+    }
+}

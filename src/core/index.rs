@@ -1,0 +1,270 @@
+//! Which versions of which keys this node holds: the memory on which every decision rests.
+//!
+//! It mirrors storage, with one difference: a version that is on its way to storage stands here
+//! as *pending*. It counts when the next write is judged and named, and nowhere else: it is not
+//! acknowledged, not listed, not in the digests. When storage says `Stored`, the version becomes
+//! part of the key and what it covers leaves.
+//!
+//! Ordered by key hash, so that a partition, and any range within it, is one stretch.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Bound,
+    sync::Arc,
+};
+
+use smallvec::SmallVec;
+
+use crate::{
+    digest::{Sum, Trees, key_digest},
+    model::{Context, Dot, Key, Kind, Mirrors, Version},
+    partition::PartitionCount,
+};
+
+#[derive(Clone, Debug)]
+struct Held {
+    version: Arc<Version>,
+    stored: bool,
+}
+
+type Entry = SmallVec<[Held; 1]>;
+
+/// What to do with a version that arrived.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// Keep it; it replaces these.
+    New(Vec<Dot>),
+    /// This very version is on its way to storage.
+    Pending,
+    /// It is stored, or something stored replaced it.
+    Known,
+    /// Something that is on its way to storage replaces it: this one.
+    Overtaken(Dot),
+}
+
+/// See the [module](self).
+#[derive(Debug)]
+pub(crate) struct Index {
+    entries: BTreeMap<(u64, Key), Entry>,
+    names: BTreeSet<Key>,
+    trees: Trees,
+    partitions: PartitionCount,
+    everywhere: bool,
+    tombstones: usize,
+    stored_keys: usize,
+}
+
+impl Index {
+    pub(crate) fn new(partitions: PartitionCount, everywhere: bool) -> Self {
+        Self {
+            entries: BTreeMap::new(),
+            names: BTreeSet::new(),
+            trees: Trees::default(),
+            partitions,
+            everywhere,
+            tombstones: 0,
+            stored_keys: 0,
+        }
+    }
+
+    /// Keys of which a value is stored.
+    pub(crate) fn keys(&self) -> usize {
+        self.stored_keys - self.tombstones
+    }
+
+    /// Keys of which only tombstones are stored.
+    pub(crate) fn tombstones(&self) -> usize {
+        self.tombstones
+    }
+
+    /// Whether anything is stored of the key, or on its way to storage.
+    pub(crate) fn contains(&self, key: &Key) -> bool {
+        self.names.contains(key)
+    }
+
+    /// The stored versions of a key.
+    pub(crate) fn stored(&self, key: &Key) -> impl Iterator<Item = &Arc<Version>> {
+        self.entry(key).iter().filter(|h| h.stored).map(|h| &h.version)
+    }
+
+    /// The stored version of a key with that name.
+    pub(crate) fn find(&self, key: &Key, dot: Dot) -> Option<&Arc<Version>> {
+        self.stored(key).find(|v| v.dot == dot)
+    }
+
+    /// Whether some version of the key has not reached storage yet.
+    pub(crate) fn has_pending(&self, key: &Key) -> bool {
+        self.entry(key).iter().any(|h| !h.stored)
+    }
+
+    /// All that is known of a key, pending versions included.
+    pub(crate) fn context(&self, key: &Key) -> Context {
+        let mut context = Context::EMPTY;
+        self.entry(key).iter().for_each(|h| context.see(&h.version));
+        context
+    }
+
+    /// The widest spread among all versions of a key, pending ones included.
+    pub(crate) fn mirrors(&self, key: &Key) -> Option<Mirrors> {
+        self.entry(key).iter().map(|h| h.version.mirrors).max()
+    }
+
+    /// What to do with `new`, which arrived from a client or a peer.
+    pub(crate) fn judge(&self, key: &Key, new: &Version) -> Verdict {
+        let entry = self.entry(key);
+        if let Some(same) = entry.iter().find(|h| h.version.dot == new.dot) {
+            return if same.stored { Verdict::Known } else { Verdict::Pending };
+        }
+        let covering = |stored| entry.iter().find(|h| h.stored == stored && h.version.covers(new.dot));
+        if covering(true).is_some() {
+            return Verdict::Known;
+        }
+        if let Some(held) = covering(false) {
+            return Verdict::Overtaken(held.version.dot);
+        }
+        Verdict::New(entry.iter().map(|h| h.version.dot).filter(|dot| new.covers(*dot)).collect())
+    }
+
+    /// Notes a version that goes to storage now.
+    pub(crate) fn begin(&mut self, key: &Key, version: Arc<Version>) {
+        self.names.insert(key.clone());
+        self.entries.entry((key.hash64(), key.clone())).or_default().push(Held { version, stored: false });
+    }
+
+    /// Takes in a version that storage held when the node started.
+    pub(crate) fn load(&mut self, key: &Key, version: Version) {
+        let dot = version.dot;
+        if matches!(self.judge(key, &version), Verdict::New(_)) {
+            self.begin(key, Arc::new(version));
+            self.complete(key, dot);
+        }
+    }
+
+    /// Storage has it: it counts from now on, and what it covers is gone. Gives the version.
+    pub(crate) fn complete(&mut self, key: &Key, dot: Dot) -> Option<Arc<Version>> {
+        self.change(key, |entry| {
+            let held = entry.iter_mut().find(|h| h.version.dot == dot)?;
+            held.stored = true;
+            let version = held.version.clone();
+            // A pending one that it covers went to storage before, and was removed there with it.
+            entry.retain(|h| !version.covers(h.version.dot));
+            Some(version)
+        })
+    }
+
+    /// Storage could not take it, or lost it.
+    pub(crate) fn abort(&mut self, key: &Key, dot: Dot) {
+        self.change(key, |entry| entry.retain(|h| h.version.dot != dot));
+    }
+
+    /// Forgets the stored versions of a key and gives their names.
+    pub(crate) fn forget(&mut self, key: &Key) -> Vec<Dot> {
+        let dots = self.stored(key).map(|v| v.dot).collect();
+        self.change(key, |entry| entry.retain(|h| !h.stored));
+        dots
+    }
+
+    /// The mirrors and the digest under which the stored versions of a key stand in the trees.
+    pub(crate) fn digest(&self, key: &Key) -> Option<(Mirrors, u64)> {
+        self.digest_of(key.hash64(), self.entry(key))
+    }
+
+    /// The sums of the trees' partitions.
+    pub(crate) fn trees(&self) -> &Trees {
+        &self.trees
+    }
+
+    /// Keys stored in a tree whose hash is in `low..=high`, by hash, with their digests.
+    pub(crate) fn range(
+        &self,
+        mirrors: Mirrors,
+        low: u64,
+        high: u64,
+    ) -> impl Iterator<Item = (u64, &Key, u64)> {
+        self.span(low, high).filter_map(move |((hash, key), entry)| {
+            let (tree, digest) = self.digest_of(*hash, entry)?;
+            (tree == mirrors).then_some((*hash, key, digest))
+        })
+    }
+
+    /// The digest of a range of hashes of a tree.
+    pub(crate) fn sum(&self, mirrors: Mirrors, low: u64, high: u64) -> Sum {
+        let partition = self.partitions.of(low);
+        if self.partitions.bounds(partition) == (low, high) {
+            return self.trees.sum(mirrors, partition.0);
+        }
+        let mut sum = Sum::default();
+        self.range(mirrors, low, high).for_each(|(_, _, digest)| sum.add(digest));
+        sum
+    }
+
+    /// Up to `limit` keys in the order of their hashes, after the place `after`.
+    pub(crate) fn walk(&self, after: Option<&(u64, Key)>, limit: usize) -> Vec<(u64, Key)> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        self.entries.range((from, Bound::Unbounded)).take(limit).map(|(place, _)| place.clone()).collect()
+    }
+
+    /// Keys in the order of their names, from the prefix on and after `after`.
+    pub(crate) fn names<'a>(
+        &'a self,
+        prefix: &'a str,
+        after: Option<&'a str>,
+    ) -> impl Iterator<Item = &'a Key> + 'a {
+        let from = match after {
+            Some(after) if after >= prefix => Key::new(after).map_or(Bound::Unbounded, Bound::Excluded),
+            _ => Key::new(prefix).map_or(Bound::Unbounded, Bound::Included),
+        };
+        let names = self.names.range((from, Bound::Unbounded));
+        names.take_while(move |key| key.as_str().starts_with(prefix))
+    }
+
+    fn entry(&self, key: &Key) -> &[Held] {
+        self.entries.get(&(key.hash64(), key.clone())).map_or(&[], |e| e.as_slice())
+    }
+
+    fn span(&self, low: u64, high: u64) -> impl Iterator<Item = (&(u64, Key), &Entry)> {
+        // No key is empty, so the shortest one stands at or after every place with its hash.
+        let first = Key::new("\0").expect("not empty");
+        self.entries.range((low, first)..).take_while(move |((hash, _), _)| *hash <= high)
+    }
+
+    fn digest_of(&self, hash: u64, entry: &[Held]) -> Option<(Mirrors, u64)> {
+        let stored = || entry.iter().filter(|h| h.stored);
+        let mirrors = stored().map(|h| h.version.mirrors).max()?;
+        let tree = if self.everywhere { Mirrors::ALL } else { mirrors };
+        Some((tree, key_digest(hash, stored().map(|h| h.version.dot))))
+    }
+
+    /// Changes an entry and keeps sums, counts and names true.
+    fn change<T>(&mut self, key: &Key, f: impl FnOnce(&mut Entry) -> T) -> T
+    where
+        T: Default,
+    {
+        let place = (key.hash64(), key.clone());
+        let Some(mut entry) = self.entries.remove(&place) else { return T::default() };
+        self.count(place.0, &entry, false);
+        let result = f(&mut entry);
+        self.count(place.0, &entry, true);
+        if entry.is_empty() {
+            self.names.remove(key);
+        } else {
+            self.entries.insert(place, entry);
+        }
+        result
+    }
+
+    fn count(&mut self, hash: u64, entry: &Entry, add: bool) {
+        let Some((mirrors, digest)) = self.digest_of(hash, entry) else { return };
+        let partition = self.partitions.of(hash).0;
+        let dead = entry.iter().filter(|h| h.stored).all(|h| h.version.kind == Kind::Tombstone);
+        if add {
+            self.trees.add(mirrors, partition, digest);
+            self.stored_keys += 1;
+            self.tombstones += usize::from(dead);
+        } else {
+            self.trees.subtract(mirrors, partition, digest);
+            self.stored_keys -= 1;
+            self.tombstones -= usize::from(dead);
+        }
+    }
+}

@@ -1,0 +1,518 @@
+//! The state machine that decides everything: one input in, all outputs out, then the next.
+//!
+//! It knows no socket, disk, thread or clock. The driver (or the simulator) turns what happens
+//! into an [`Input`] and carries out each [`Output`]. A version's way in:
+//!
+//! ```text
+//! Request::Write  ─┐                           ┌─> Output::Work(Put) ─> Input::Done ─> index, acks
+//! Message::Write  ─┼─> write: judge, begin ────┤
+//! transfer, sync  ─┘                           └─> outbox: Output::Send(Write) to the owners
+//! ```
+//!
+//! One file per sub-protocol; this one only dispatches. They meet in the [`index`] and in three
+//! events that are told to all that care: a version was stored, a peer acknowledged a copy, a
+//! peer went up or down.
+//!
+//! Limits: those of [`Config`]; every table here is bounded by one of them or by the number of
+//! keys or members.
+
+mod handoff;
+mod index;
+mod keys;
+mod membership;
+mod naming;
+mod operations;
+mod outbox;
+mod read;
+mod request;
+mod sync;
+mod timers;
+mod transfer;
+mod watch;
+mod write;
+
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
+
+use bytes::Bytes;
+
+pub use request::{
+    Counters, Event, KeyInfo, KeyPage, MemberInfo, OpId, Outcome, PeerStats, Progress, Request, Stats,
+    WatchId, WriteRequest, Written,
+};
+
+use self::{
+    index::Index,
+    naming::Naming,
+    operations::Operations,
+    outbox::Peer,
+    timers::{Timer, Timers},
+};
+use crate::{
+    config::Config,
+    model::{Actor, Dot, Key, Member, Members, NodeId, Record, Seeded, Version},
+    partition::{PartitionCount, Partitioner, Placement},
+    storage::{Change, StageId},
+    wire::Message,
+};
+
+/// The time of an input, in milliseconds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Now {
+    /// Never goes back. Timers run by it.
+    pub mono_ms: u64,
+    /// Since 1970, as the machine believes. Stamps versions and decides on expiry.
+    pub wall_ms: u64,
+}
+
+/// Names a piece of work for storage.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct JobId(pub u64);
+
+/// What happens to a node.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// A client asks for something.
+    Request {
+        /// Names it; not used before.
+        op: OpId,
+        /// What.
+        request: Request,
+    },
+    /// A peer said something.
+    Message {
+        /// Who.
+        from: NodeId,
+        /// What.
+        message: Message,
+    },
+    /// Storage finished.
+    Done {
+        /// Which work.
+        job: JobId,
+        /// How it ended.
+        result: Done,
+    },
+    /// A peer can be talked to.
+    LinkUp {
+        /// Who.
+        peer: NodeId,
+    },
+    /// A peer can't be talked to any more.
+    LinkDown {
+        /// Who.
+        peer: NodeId,
+    },
+    /// Nothing but time went by.
+    Tick,
+}
+
+/// Work for storage. Work on one key is done in the order in which it was given out.
+#[derive(Clone, Debug)]
+pub enum Work {
+    /// Change what is kept.
+    Change(Change),
+    /// Read all versions of a key.
+    Read(Key),
+    /// Read a piece of a long value.
+    Piece {
+        /// Of which key.
+        key: Key,
+        /// Of which version.
+        dot: Dot,
+        /// From which byte.
+        offset: u64,
+        /// At most so many bytes.
+        len: usize,
+    },
+    /// Keep a piece of a value that is being fetched.
+    Stage {
+        /// Of which key.
+        key: Key,
+        /// Which value.
+        stage: StageId,
+        /// From which byte.
+        offset: u64,
+        /// The bytes.
+        bytes: Bytes,
+    },
+    /// Forget a staged value. Nothing is answered.
+    Discard {
+        /// Of which key.
+        key: Key,
+        /// Which value.
+        stage: StageId,
+    },
+}
+
+/// How work for storage ended; a failure in words.
+#[derive(Clone, Debug)]
+pub enum Done {
+    /// Of a change or a stage.
+    Changed(Result<(), String>),
+    /// Of a read.
+    Records(Result<Vec<Record>, String>),
+    /// Of a piece.
+    Piece(Result<Bytes, String>),
+}
+
+/// What a node is to do.
+#[derive(Clone, Debug)]
+pub enum Output {
+    /// Tell a peer something. It may get lost.
+    Send {
+        /// Whom.
+        to: NodeId,
+        /// What.
+        message: Message,
+    },
+    /// Have storage do something and hand in how it ended.
+    Work {
+        /// Its name.
+        job: JobId,
+        /// What.
+        work: Work,
+    },
+    /// An operation is over.
+    Finish {
+        /// Which.
+        op: OpId,
+        /// How.
+        outcome: Outcome,
+    },
+    /// A mirror of a running write has stored it.
+    Progress {
+        /// Which operation.
+        op: OpId,
+        /// Who, and how many by now.
+        progress: Progress,
+    },
+    /// A watch saw a version.
+    Notify {
+        /// Which.
+        watch: WatchId,
+        /// What.
+        event: Event,
+    },
+    /// The member list changed: keep it, let these talk to us, place by it.
+    Publish {
+        /// The list.
+        members: Arc<Members>,
+        /// Who owns what from now on.
+        placement: Arc<Placement>,
+    },
+    /// Try to reach a peer.
+    Dial {
+        /// Whom.
+        peer: NodeId,
+        /// Where.
+        addrs: Vec<SocketAddr>,
+    },
+    /// Give a link up: its peer is silent.
+    HangUp {
+        /// Whose.
+        peer: NodeId,
+    },
+    /// Something that an operator should read.
+    Notice(String),
+}
+
+/// What a core starts with.
+#[derive(Debug)]
+pub struct Setup {
+    /// This node's entry in the member list.
+    pub this: Member,
+    /// The other members as far as known, removed ones included.
+    pub peers: Vec<Member>,
+    /// Where keys belong.
+    pub partitioner: Arc<dyn Partitioner>,
+    /// How many partitions the cluster has.
+    pub partitions: PartitionCount,
+    /// How to behave.
+    pub config: Config,
+    /// Determines everything that is left to chance.
+    pub seed: u64,
+    /// The longest message that the transport takes, in bytes.
+    pub max_message_bytes: usize,
+}
+
+/// What a finished job is for.
+#[derive(Debug)]
+enum Purpose {
+    Store { key: Key, dot: Dot },
+    Remove,
+    Copies { peer: NodeId, key: Key },
+    Reply { peer: NodeId, tag: u64, values: bool },
+    Piece { peer: NodeId, tag: u64, offset: u64 },
+    Stage { dot: Dot, offset: u64 },
+}
+
+/// The state machine. See the [module](self).
+#[derive(Debug)]
+pub struct Core {
+    me: NodeId,
+    config: Config,
+    partitioner: Arc<dyn Partitioner>,
+    partitions: PartitionCount,
+    max_message_bytes: usize,
+    chance: Seeded,
+    now: Now,
+    out: Vec<Output>,
+    timers: Timers,
+    jobs: BTreeMap<JobId, Purpose>,
+    next_id: u64,
+    index: Index,
+    naming: Naming,
+    members: Members,
+    placement: Arc<Placement>,
+    removed: bool,
+    peers: BTreeMap<NodeId, Peer>,
+    operations: Operations,
+    writes: write::Writes,
+    reads: read::Reads,
+    transfers: transfer::Transfers,
+    sync: sync::Sync,
+    handoff: handoff::Handoff,
+    watches: watch::Watches,
+    counters: Counters,
+}
+
+impl Core {
+    /// A node that has loaded nothing yet. Call [`load`](Self::load) for what storage holds, then
+    /// [`start`](Self::start).
+    pub fn new(setup: Setup) -> Self {
+        let mut chance = Seeded::new(setup.seed);
+        let mut members = Members::default();
+        let this = setup.this;
+        setup.peers.iter().for_each(|m| _ = members.merge(m));
+        members.merge(&this);
+        let placement = Arc::new(Placement::new(&*setup.partitioner, &members, setup.partitions));
+        let naming = Naming::new(Actor(chance.next_u64()));
+        Self {
+            me: this.id,
+            index: Index::new(setup.partitions, setup.partitioner.everywhere()),
+            next_id: chance.next_u64() >> 16,
+            config: setup.config,
+            partitioner: setup.partitioner,
+            partitions: setup.partitions,
+            max_message_bytes: setup.max_message_bytes,
+            chance,
+            now: Now::default(),
+            out: Vec::new(),
+            timers: Timers::new(),
+            jobs: BTreeMap::new(),
+            naming,
+            members,
+            placement,
+            removed: false,
+            peers: BTreeMap::new(),
+            operations: Operations::default(),
+            writes: write::Writes::default(),
+            reads: read::Reads::default(),
+            transfers: transfer::Transfers::default(),
+            sync: sync::Sync::default(),
+            handoff: handoff::Handoff::default(),
+            watches: watch::Watches::default(),
+            counters: Counters::default(),
+        }
+    }
+
+    /// Takes in a version that storage holds. Before [`start`](Self::start) only.
+    pub fn load(&mut self, key: &Key, version: Version) {
+        self.index.load(key, version);
+    }
+
+    /// Begins: publishes the members, dials the peers, starts the timers.
+    pub fn start(&mut self, now: Now, outputs: &mut Vec<Output>) {
+        self.turn(now, outputs, |core| {
+            core.start_membership();
+            core.start_sync();
+            core.start_handoff();
+        });
+    }
+
+    /// Takes one input and appends all that follows from it to `outputs`.
+    pub fn handle(&mut self, now: Now, input: Input, outputs: &mut Vec<Output>) {
+        self.turn(now, outputs, |core| core.dispatch(input));
+    }
+
+    /// When to come back with a [`Input::Tick`] if nothing else happens, on the monotonic clock.
+    pub fn deadline(&self) -> Option<u64> {
+        self.timers.next()
+    }
+
+    /// Who owns what at the moment.
+    pub fn placement(&self) -> &Arc<Placement> {
+        &self.placement
+    }
+
+    /// The member list at the moment.
+    pub fn members(&self) -> &Members {
+        &self.members
+    }
+
+    fn turn(&mut self, now: Now, outputs: &mut Vec<Output>, f: impl FnOnce(&mut Self)) {
+        self.now = Now { mono_ms: now.mono_ms.max(self.now.mono_ms), wall_ms: now.wall_ms };
+        std::mem::swap(&mut self.out, outputs);
+        f(self);
+        while let Some(timer) = self.timers.expire(self.now.mono_ms) {
+            self.fire(timer);
+        }
+        std::mem::swap(&mut self.out, outputs);
+    }
+
+    fn dispatch(&mut self, input: Input) {
+        match input {
+            Input::Request { op, request } => self.request(op, request),
+            Input::Message { from, message } => self.message(from, message),
+            Input::Done { job, result } => self.done(job, result),
+            Input::LinkUp { peer } => self.link_up(peer),
+            Input::LinkDown { peer } => self.link_down(peer),
+            Input::Tick => {}
+        }
+    }
+
+    fn request(&mut self, op: OpId, request: Request) {
+        match request {
+            Request::Write(write) => self.submit_write(op, write),
+            Request::Read { key, read, timeout_ms } => self.submit_read(op, key, read, timeout_ms),
+            Request::Wait { key, context, timeout_ms } => self.submit_wait(op, key, context, timeout_ms),
+            Request::Watch { watch, prefix } => self.submit_watch(op, watch, prefix),
+            Request::Unwatch(watch) => self.watches.end(watch),
+            Request::Keys { prefix, after, limit, deleted } => {
+                let page = self.list_keys(&prefix, after.as_deref(), limit, deleted);
+                self.finish(op, Outcome::Keys(page));
+            }
+            Request::Forget(key) => self.submit_forget(op, key),
+            Request::AddMember { id, addrs } => {
+                let outcome = self.add_member(id, addrs);
+                self.finish(op, Outcome::Members(outcome));
+            }
+            Request::RemoveMember(id) => {
+                let outcome = self.remove_member(id);
+                self.finish(op, Outcome::Members(outcome));
+            }
+            Request::Stats => {
+                let stats = Box::new(self.stats());
+                self.finish(op, Outcome::Stats(stats));
+            }
+        }
+    }
+
+    fn message(&mut self, from: NodeId, message: Message) {
+        if !self.peers.contains_key(&from) {
+            return;
+        }
+        self.heard(from);
+        match message {
+            Message::Write { tag, key, version, value } => self.on_write(from, tag, key, version, value),
+            Message::WriteAck { tag, status } => self.on_write_ack(from, tag, status),
+            Message::Read { tag, key, values } => self.on_read(from, tag, key, values),
+            Message::ReadReply { tag, records } => self.on_read_reply(from, tag, records),
+            Message::Await { tag, key, context, within_ms } => {
+                self.on_await(from, tag, key, context, within_ms);
+            }
+            Message::Fetch { tag, key, dot, offset, len } => self.on_fetch(from, tag, key, dot, offset, len),
+            Message::Piece { tag, offset, bytes } => self.on_piece(from, tag, offset, bytes),
+            Message::Ping { sequence, members } => self.on_ping(from, sequence, members),
+            Message::Pong { sequence: _, members } => self.on_pong(from, members),
+            Message::Members { entries, reply } => self.on_members(from, &entries, reply),
+            Message::Compare { ranges } => self.on_compare(from, &ranges),
+            Message::List { ranges } => self.on_list(from, &ranges),
+            Message::Want { mirrors, hashes } => self.on_want(from, mirrors, &hashes),
+            Message::Bye => self.on_bye(from),
+        }
+    }
+
+    fn done(&mut self, job: JobId, result: Done) {
+        match (self.jobs.remove(&job), result) {
+            (Some(Purpose::Store { key, dot }), Done::Changed(result)) => self.store_done(&key, dot, result),
+            (Some(Purpose::Remove), Done::Changed(result)) => self.remove_done(result),
+            (Some(Purpose::Copies { peer, key }), Done::Records(result)) => {
+                self.copies_loaded(peer, &key, result);
+            }
+            (Some(Purpose::Reply { peer, tag, values }), Done::Records(result)) => {
+                self.reply_loaded(peer, tag, values, result);
+            }
+            (Some(Purpose::Piece { peer, tag, offset }), Done::Piece(result)) => {
+                self.piece_loaded(peer, tag, offset, result);
+            }
+            (Some(Purpose::Stage { dot, offset }), Done::Changed(result)) => self.staged(dot, offset, result),
+            (purpose, result) => self.notice(format!("work ended out of place: {purpose:?}, {result:?}")),
+        }
+    }
+
+    fn fire(&mut self, timer: Timer) {
+        match timer {
+            Timer::Heartbeat => self.heartbeat(),
+            Timer::Retry => self.retry(),
+            Timer::Operations => self.end_late_operations(),
+            Timer::Sync => self.begin_sync_round(),
+            Timer::Handoff => self.continue_handoff(),
+            Timer::Transfer => self.retry_transfers(),
+            Timer::Await => self.repeat_awaits(),
+        }
+    }
+
+    /// A version became part of what this node holds.
+    fn version_stored(&mut self, key: &Key, version: &Arc<Version>) {
+        self.counters.stored += 1;
+        self.write_stored(key, version.dot);
+        self.read_stored(version.dot);
+        self.watch_stored(key, version);
+        self.handoff_stored(key);
+    }
+
+    /// A peer has stored a version, or something that replaced it.
+    fn copy_acknowledged(&mut self, peer: NodeId, key: &Key, dot: Dot) {
+        self.write_acknowledged(peer, dot);
+        self.handoff_acknowledged(peer, key, dot);
+    }
+
+    fn send(&mut self, to: NodeId, message: Message) {
+        self.out.push(Output::Send { to, message });
+    }
+
+    fn work(&mut self, purpose: Purpose, work: Work) {
+        let job = JobId(self.fresh_id());
+        self.jobs.insert(job, purpose);
+        self.out.push(Output::Work { job, work });
+    }
+
+    fn finish(&mut self, op: OpId, outcome: Outcome) {
+        self.out.push(Output::Finish { op, outcome });
+    }
+
+    fn notice(&mut self, text: String) {
+        self.out.push(Output::Notice(text));
+    }
+
+    /// A number not given out before by this process, for tags, jobs and stages.
+    fn fresh_id(&mut self) -> u64 {
+        self.next_id += 1;
+        self.next_id
+    }
+
+    fn owns(&self, node: NodeId, key: &Key, mirrors: crate::model::Mirrors) -> bool {
+        self.placement.owns(node, key.hash64(), mirrors)
+    }
+
+    fn is_up(&self, node: NodeId) -> bool {
+        self.peers.get(&node).is_some_and(|p| p.up)
+    }
+
+    fn stats(&self) -> Stats {
+        let peers: Vec<_> = self.peers.iter().map(|(id, p)| p.stats(*id, self.now.mono_ms)).collect();
+        Stats {
+            keys: self.index.keys(),
+            tombstones: self.index.tombstones(),
+            members: self.members.present().count(),
+            owed: peers.iter().map(|p| p.owed).sum(),
+            handoff: self.handoff.len(),
+            operations: self.operations.len(),
+            transfers: self.transfers.len(),
+            removed: self.removed,
+            counters: self.counters,
+            peers,
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! Operations under way: what each waits for, and when its time is up.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{Core, OpId, Timer, read::ReadOperation, watch::WaitOperation, write::WriteOperation};
+
+/// An operation that could not be answered at once.
+#[derive(Debug)]
+pub(crate) enum Operation {
+    Write(Box<WriteOperation>),
+    Read(Box<ReadOperation>),
+    Wait(Box<WaitOperation>),
+}
+
+/// The table. Bounded by the driver, which counts every operation from submit to outcome.
+#[derive(Debug, Default)]
+pub(crate) struct Operations {
+    running: BTreeMap<OpId, (u64, Operation)>,
+    deadlines: BTreeSet<(u64, OpId)>,
+}
+
+impl Operations {
+    pub(crate) fn len(&self) -> usize {
+        self.running.len()
+    }
+
+    pub(crate) fn write(&mut self, op: OpId) -> Option<&mut WriteOperation> {
+        match self.running.get_mut(&op) {
+            Some((_, Operation::Write(write))) => Some(write),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn read(&mut self, op: OpId) -> Option<&mut ReadOperation> {
+        match self.running.get_mut(&op) {
+            Some((_, Operation::Read(read))) => Some(read),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn wait(&mut self, op: OpId) -> Option<&mut WaitOperation> {
+        match self.running.get_mut(&op) {
+            Some((_, Operation::Wait(wait))) => Some(wait),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn remove(&mut self, op: OpId) -> Option<Operation> {
+        let (deadline_ms, operation) = self.running.remove(&op)?;
+        self.deadlines.remove(&(deadline_ms, op));
+        Some(operation)
+    }
+}
+
+impl Core {
+    /// Keeps an operation until `timeout_ms` from now.
+    pub(super) fn keep(&mut self, op: OpId, operation: Operation, timeout_ms: u64) {
+        let deadline_ms = self.now.mono_ms.saturating_add(timeout_ms);
+        self.operations.running.insert(op, (deadline_ms, operation));
+        self.operations.deadlines.insert((deadline_ms, op));
+        self.timers.set_earlier(Timer::Operations, deadline_ms);
+    }
+
+    /// How long an operation may take that does not say.
+    pub(super) fn timeout_ms(&self, asked_ms: Option<u64>) -> u64 {
+        asked_ms.unwrap_or(self.config.operation_timeout.as_millis() as u64)
+    }
+
+    pub(super) fn end_late_operations(&mut self) {
+        while let Some(&(deadline_ms, op)) = self.operations.deadlines.first() {
+            if deadline_ms > self.now.mono_ms {
+                self.timers.set_earlier(Timer::Operations, deadline_ms);
+                return;
+            }
+            match self.operations.remove(op) {
+                Some(Operation::Write(write)) => self.write_timed_out(op, *write),
+                Some(Operation::Read(read)) => self.read_timed_out(op, *read),
+                Some(Operation::Wait(wait)) => self.wait_timed_out(op, *wait),
+                None => {}
+            }
+        }
+    }
+}

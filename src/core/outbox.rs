@@ -1,0 +1,264 @@
+//! Copies on their way to peers, and those that are owed.
+//!
+//! A copy goes out as a *flight*: sent, repeated with backoff, ended by an acknowledgement. What
+//! finds no room among a peer's flights, or a peer that is away, or is not acknowledged after
+//! some tries, becomes *owed*: only the key's name is kept. When the peer is there and has room,
+//! the name turns into flights of whatever versions the key has by then.
+//!
+//! ```text
+//! copy ──room, peer up──> flight ──Stored/Known──> acknowledged
+//!   └─────────else────────> owed <──tries used up, Busy, Failed, link down──┘
+//! ```
+//!
+//! Values that do not fit into a message are offered without their bytes; the peer fetches them
+//! (`transfer`). Limits: flights and owed names per peer. Past the latter a name is dropped and
+//! sync finds the difference.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use bytes::Bytes;
+
+use super::{Core, PeerStats, Purpose, Timer, Work};
+use crate::{
+    model::{Key, Kind, NodeId, Record, Version},
+    wire::{AckStatus, Message},
+};
+
+/// Times a copy is sent before it becomes owed.
+const MAX_TRIES: u32 = 5;
+/// How long a peer that is fetching a long value may take between two signs of life.
+const FETCHING_MS: u64 = 5_000;
+/// Pause after a peer said that it is busy.
+const BUSY_PAUSE_MS: u64 = 100;
+/// Pause after a peer's storage failed, or it did not acknowledge anything.
+const FAILED_PAUSE_MS: u64 = 1_000;
+/// The fewest flights that losses can bring a peer's window down to.
+const MIN_WINDOW: usize = 16;
+
+/// What this node knows of another one, and has for it.
+#[derive(Debug)]
+pub(crate) struct Peer {
+    pub(crate) up: bool,
+    pub(crate) heard_ms: u64,
+    pub(crate) synced_ms: Option<u64>,
+    pub(crate) members_sent: (u64, u64),
+    flights: BTreeMap<u64, Flight>,
+    loading: usize,
+    owed: BTreeSet<Key>,
+    paused_until_ms: u64,
+    window: usize,
+}
+
+#[derive(Debug)]
+struct Flight {
+    key: Key,
+    version: Arc<Version>,
+    value: Option<Bytes>,
+    tries: u32,
+    due_ms: u64,
+}
+
+impl Peer {
+    pub(super) fn new(window: usize) -> Self {
+        Self {
+            up: false,
+            heard_ms: 0,
+            synced_ms: None,
+            members_sent: (0, 0),
+            flights: BTreeMap::new(),
+            loading: 0,
+            owed: BTreeSet::new(),
+            paused_until_ms: 0,
+            window,
+        }
+    }
+
+    pub(super) fn stats(&self, node: NodeId, now_ms: u64) -> PeerStats {
+        PeerStats {
+            node,
+            up: self.up,
+            in_flight: self.flights.len(),
+            owed: self.owed.len(),
+            synced_ms_ago: self.synced_ms.map(|at| now_ms.saturating_sub(at)),
+        }
+    }
+
+    /// Whether it is up and nothing is on its way or owed to it.
+    pub(super) fn is_idle(&self) -> bool {
+        self.up && self.flights.is_empty() && self.owed.is_empty() && self.loading == 0
+    }
+
+    fn room(&self) -> usize {
+        self.window.saturating_sub(self.flights.len() + self.loading)
+    }
+}
+
+impl Core {
+    /// Sends a copy now if the peer has room for it, else owes it.
+    pub(super) fn send_copy(&mut self, to: NodeId, key: &Key, version: &Arc<Version>, value: &Bytes) {
+        let Some(peer) = self.peers.get(&to) else { return };
+        if !peer.up || peer.room() == 0 || peer.paused_until_ms > self.now.mono_ms {
+            self.owe(to, key);
+            return;
+        }
+        let value = self.fits(key, version).then(|| value.clone());
+        self.launch(to, key.clone(), version.clone(), value);
+    }
+
+    /// Notes that a peer lacks something of a key, to be sent as soon as it can be.
+    pub(super) fn owe(&mut self, to: NodeId, key: &Key) {
+        let max_owed = self.config.max_owed_per_peer;
+        let Some(peer) = self.peers.get_mut(&to) else { return };
+        if peer.owed.len() < max_owed {
+            peer.owed.insert(key.clone());
+        }
+        self.pay(to);
+    }
+
+    pub(super) fn on_write_ack(&mut self, from: NodeId, tag: u64, status: AckStatus) {
+        let now_ms = self.now.mono_ms;
+        let Some(peer) = self.peers.get_mut(&from) else { return };
+        let Some(flight) = peer.flights.get_mut(&tag) else { return };
+        if status == AckStatus::Fetching {
+            (flight.tries, flight.due_ms) = (1, now_ms + FETCHING_MS);
+            return;
+        }
+        let flight = peer.flights.remove(&tag).expect("found above");
+        match status {
+            AckStatus::Busy => peer.paused_until_ms = now_ms + BUSY_PAUSE_MS,
+            AckStatus::Failed => peer.paused_until_ms = now_ms + FAILED_PAUSE_MS,
+            _ => peer.window = (peer.window + 1).min(self.config.max_flights_per_peer),
+        }
+        if matches!(status, AckStatus::Busy | AckStatus::Failed) {
+            let until = peer.paused_until_ms;
+            self.owe(from, &flight.key);
+            self.timers.set_earlier(Timer::Retry, until);
+        } else {
+            self.copy_acknowledged(from, &flight.key, flight.version.dot);
+            self.pay(from);
+        }
+    }
+
+    pub(super) fn copies_loaded(&mut self, to: NodeId, key: &Key, result: Result<Vec<Record>, String>) {
+        let Some(peer) = self.peers.get_mut(&to) else { return };
+        peer.loading -= 1;
+        let records = match result {
+            Ok(records) => records,
+            Err(error) => {
+                self.counters.storage_failed += 1;
+                self.notice(format!("a copy of {key:?} owed to {to} can't be read: {error}"));
+                return;
+            }
+        };
+        for Record { version, value } in records {
+            // Read a moment ago: by now it may have been replaced.
+            if self.index.find(key, version.dot).is_none() {
+                continue;
+            }
+            if !self.is_up(to) {
+                return self.owe(to, key);
+            }
+            let value = value.filter(|_| self.fits(key, &version));
+            self.launch(to, key.clone(), version, value);
+        }
+    }
+
+    /// Repeats what is due, and turns owed names into flights.
+    pub(super) fn retry(&mut self) {
+        let ids: Vec<NodeId> = self.peers.iter().filter(|(_, p)| p.up).map(|(id, _)| *id).collect();
+        for id in ids {
+            self.retry_peer(id);
+            self.pay(id);
+        }
+    }
+
+    /// Everything that was on its way to a peer is owed to it now.
+    pub(super) fn ground(&mut self, id: NodeId) {
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        for (_, flight) in std::mem::take(&mut peer.flights) {
+            self.owe(id, &flight.key);
+        }
+    }
+
+    /// Turns owed names into flights while there is room.
+    pub(super) fn pay(&mut self, to: NodeId) {
+        let now_ms = self.now.mono_ms;
+        while let Some(peer) = self.peers.get_mut(&to).filter(|p| p.up && p.room() > 0 && !p.owed.is_empty())
+        {
+            if peer.paused_until_ms > now_ms {
+                let until = peer.paused_until_ms;
+                self.timers.set_earlier(Timer::Retry, until);
+                return;
+            }
+            let Some(key) = peer.owed.pop_first() else { return };
+            if self.index.stored(&key).next().is_none() {
+                continue;
+            }
+            peer.loading += 1;
+            self.work(Purpose::Copies { peer: to, key: key.clone() }, Work::Read(key));
+        }
+    }
+
+    /// Whether a version and its value go into one message.
+    pub(super) fn fits(&self, key: &Key, version: &Version) -> bool {
+        const REST_BYTES: usize = 160;
+        const RANGE_BYTES: usize = 27;
+        let around = key.as_str().len() + version.context.ranges().len() * RANGE_BYTES + REST_BYTES;
+        version.len as usize + around <= self.max_message_bytes
+    }
+
+    fn launch(&mut self, to: NodeId, key: Key, version: Arc<Version>, value: Option<Bytes>) {
+        let tag = self.fresh_id();
+        let due_ms = self.now.mono_ms + self.retry_ms(0);
+        let Some(peer) = self.peers.get_mut(&to) else { return };
+        let flight =
+            Flight { key: key.clone(), version: version.clone(), value: value.clone(), tries: 1, due_ms };
+        peer.flights.insert(tag, flight);
+        self.counters.copies_sent += 1;
+        self.timers.set_earlier(Timer::Retry, due_ms);
+        self.send(to, Message::Write { tag, key, version, value });
+    }
+
+    fn retry_peer(&mut self, id: NodeId) {
+        let now_ms = self.now.mono_ms;
+        let pauses: Vec<u64> = (0..=MAX_TRIES).map(|tries| self.retry_ms(tries)).collect();
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        let (mut again, mut given_up) = (Vec::new(), Vec::new());
+        for (tag, flight) in peer.flights.iter_mut().filter(|(_, f)| f.due_ms <= now_ms) {
+            if flight.tries >= MAX_TRIES {
+                given_up.push(*tag);
+                continue;
+            }
+            flight.due_ms = now_ms + pauses[flight.tries as usize];
+            flight.tries += 1;
+            let (key, version, value) = (flight.key.clone(), flight.version.clone(), flight.value.clone());
+            again.push(Message::Write { tag: *tag, key, version, value });
+        }
+        if !again.is_empty() || !given_up.is_empty() {
+            peer.window = (peer.window / 2).max(MIN_WINDOW.min(self.config.max_flights_per_peer));
+        }
+        let lost: Vec<Flight> = given_up.iter().filter_map(|tag| peer.flights.remove(tag)).collect();
+        if !lost.is_empty() {
+            peer.paused_until_ms = now_ms + FAILED_PAUSE_MS;
+        }
+        if let Some(due_ms) = peer.flights.values().map(|f| f.due_ms).min() {
+            self.timers.set_earlier(Timer::Retry, due_ms);
+        }
+        self.counters.copies_resent += again.len() as u64;
+        again.into_iter().for_each(|message| self.send(id, message));
+        lost.iter().for_each(|flight| self.owe(id, &flight.key));
+    }
+
+    /// The pause after the `tries`-th repetition: doubled each time, at most 32-fold.
+    fn retry_ms(&self, tries: u32) -> u64 {
+        (self.config.retry_interval.as_millis() as u64) << tries.min(5)
+    }
+
+    /// Whether a version can be sent without reading storage: it has no bytes.
+    pub(super) fn is_bare(version: &Version) -> bool {
+        version.kind == Kind::Tombstone || version.len == 0
+    }
+}

@@ -1,0 +1,420 @@
+//! Reads that can't be answered from here alone: owners are asked, what they hold is merged.
+//!
+//! - `One`: the owners one after the other, best first; the first that holds anything ends it.
+//!   One that is slow is not waited for: the next is asked too.
+//! - `Quorum`, `All`: every owner at once; enough answers end it.
+//!
+//! What this node holds itself counts like an answer. A value too long for a reply is fetched
+//! from the owner that named it and kept here like any version (`transfer`), and the read ends
+//! when it is here. Owners that were found stale are owed what they lack.
+//!
+//! Limits: operations (see [`operations`](super::operations)); one question per owner and read.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use bytes::Bytes;
+
+use super::{
+    Core, OpId, Outcome, Purpose, Timer, Work,
+    operations::Operation,
+    write::{Content, Waiter},
+};
+use crate::{
+    config::Read,
+    error::ReadError,
+    model::{Dot, Key, Mirrors, NodeId, Record, Siblings, Version},
+    wire::{AckStatus, Message},
+};
+
+/// Patience with one owner before `One` asks the next one as well.
+const HEDGE_MS: u64 = 100;
+
+/// Questions on their way, and reads that wait for a long value.
+#[derive(Debug, Default)]
+pub(crate) struct Reads {
+    asked: BTreeMap<u64, OpId>,
+    fetching: BTreeMap<Dot, Vec<OpId>>,
+}
+
+/// A read that is not answered yet.
+#[derive(Debug)]
+pub(crate) struct ReadOperation {
+    key: Key,
+    read: Read,
+    /// Ends as the outcome of a wait.
+    waited: bool,
+    owners: Vec<NodeId>,
+    to_ask: Vec<NodeId>,
+    tags: Vec<(u64, NodeId)>,
+    answers: Vec<(NodeId, Vec<Dot>)>,
+    found: Siblings,
+    awaited: Vec<Dot>,
+    hedge_ms: u64,
+    hedge_at_ms: u64,
+}
+
+impl ReadOperation {
+    fn needed(&self) -> usize {
+        match self.read {
+            Read::One => 1,
+            Read::Quorum => self.owners.len() / 2 + 1,
+            Read::All => self.owners.len(),
+        }
+    }
+
+    fn answered(&self) -> usize {
+        self.answers.iter().filter(|(id, _)| self.owners.contains(id)).count()
+    }
+
+    /// Nobody is left to ask or to wait for.
+    fn is_exhausted(&self) -> bool {
+        self.tags.is_empty() && self.to_ask.is_empty()
+    }
+
+    fn is_answered(&self) -> bool {
+        match self.read {
+            Read::One => !self.found.is_empty() || self.answered() >= self.owners.len().max(1),
+            _ => self.answered() >= self.needed(),
+        }
+    }
+
+    /// Whether the answers that came are good for an outcome, now that no more will come.
+    fn suffices(&self) -> bool {
+        self.is_answered() || (self.read == Read::One && self.answered() > 0)
+    }
+}
+
+impl Core {
+    pub(super) fn submit_read(&mut self, op: OpId, key: Key, read: Read, timeout_ms: Option<u64>) {
+        self.counters.reads += 1;
+        let timeout_ms = self.timeout_ms(timeout_ms);
+        self.begin_read(op, key, read, timeout_ms, false);
+    }
+
+    /// Starts a read; with `waited` it ends as the outcome of a wait.
+    pub(super) fn begin_read(&mut self, op: OpId, key: Key, read: Read, timeout_ms: u64, waited: bool) {
+        let mirrors = self.index.mirrors(&key).unwrap_or(self.config.mirrors);
+        // A key may have been written with other mirrors than the default. Owners with fewer
+        // mirrors come first in those with more, so asking on along the list finds it.
+        let owners: Vec<NodeId> = self.placement.owners(key.hash64(), mirrors).collect();
+        let found = self.held(&key);
+        let mut to_ask: Vec<NodeId> = match read {
+            Read::One => self.placement.owners(key.hash64(), Mirrors::ALL).collect(),
+            _ => owners.clone(),
+        };
+        to_ask.retain(|id| self.is_up(*id));
+        let mut operation = ReadOperation {
+            key,
+            read,
+            waited,
+            owners,
+            to_ask,
+            tags: Vec::new(),
+            answers: Vec::new(),
+            found: Siblings::resolve(found),
+            awaited: Vec::new(),
+            hedge_ms: HEDGE_MS,
+            hedge_at_ms: 0,
+        };
+        let dots = operation.found.records().iter().map(|r| r.version.dot).collect();
+        operation.answers.push((self.me, dots));
+        let mine = usize::from(operation.owners.contains(&self.me));
+        let up = mine + operation.to_ask.len();
+        if up < operation.needed() || (operation.to_ask.is_empty() && !operation.suffices()) {
+            self.counters.reads_failed += 1;
+            let error = ReadError::Unavailable { needed: operation.needed(), up };
+            return self.finish(op, outcome(waited, Err(error)));
+        }
+        if operation.is_answered() || operation.is_exhausted() {
+            return self.end_read(op, operation);
+        }
+        self.keep(op, Operation::Read(Box::new(operation)), timeout_ms);
+        self.ask(op);
+    }
+
+    /// What this node has stored of a key; values to be filled in by whoever reads storage.
+    pub(super) fn held(&self, key: &Key) -> Vec<Record> {
+        let record = |version: &Arc<Version>| {
+            let value = Self::is_bare(version).then(Bytes::new);
+            Record { version: version.clone(), value }
+        };
+        self.index.stored(key).map(record).collect()
+    }
+
+    pub(super) fn read_timed_out(&mut self, op: OpId, read: ReadOperation) {
+        self.forget_read(op, &read);
+        self.counters.reads_failed += 1;
+        let error = ReadError::TimedOut { answered: read.answered(), needed: read.needed() };
+        self.finish(op, outcome(read.waited, Err(error)));
+    }
+
+    pub(super) fn on_read(&mut self, from: NodeId, tag: u64, key: Key, values: bool) {
+        let bare = self.index.stored(&key).all(|v| Self::is_bare(v));
+        if bare || !values {
+            let records = Some(self.held(&key));
+            return self.send(from, Message::ReadReply { tag, records });
+        }
+        self.work(Purpose::Reply { peer: from, tag, values }, Work::Read(key));
+    }
+
+    pub(super) fn reply_loaded(
+        &mut self,
+        to: NodeId,
+        tag: u64,
+        values: bool,
+        result: Result<Vec<Record>, String>,
+    ) {
+        debug_assert!(values, "others are answered from the index");
+        let records = match result {
+            Ok(mut records) => {
+                self.shorten(&mut records);
+                Some(records)
+            }
+            Err(error) => {
+                self.counters.storage_failed += 1;
+                self.notice(format!("a read for {to} failed: {error}"));
+                None
+            }
+        };
+        self.send(to, Message::ReadReply { tag, records });
+    }
+
+    pub(super) fn on_read_reply(&mut self, from: NodeId, tag: u64, records: Option<Vec<Record>>) {
+        let versions: Vec<_> = records.iter().flatten().map(|r| r.version.clone()).collect();
+        if self.write_learned(tag, &versions) || self.wait_answered(tag, &versions) {
+            return;
+        }
+        let Some(op) = self.reads.asked.remove(&tag) else { return };
+        let Some(read) = self.operations.read(op) else { return };
+        read.tags.retain(|(asked, _)| *asked != tag);
+        let mut damaged = 0;
+        for record in records.iter().flatten() {
+            if record.value.as_ref().is_none_or(|value| record.version.matches(value)) {
+                read.found.insert(record.clone());
+            } else {
+                damaged += 1;
+            }
+        }
+        if records.is_some() && damaged == 0 {
+            read.answers.push((from, versions.iter().map(|v| v.dot).collect()));
+        }
+        self.counters.damaged_received += damaged;
+        self.widen_read(op);
+        self.continue_read(op);
+    }
+
+    /// A version was stored that reads may be waiting for.
+    pub(super) fn read_stored(&mut self, dot: Dot) {
+        for op in self.reads.fetching.remove(&dot).unwrap_or_default() {
+            let Some(key) = self.operations.read(op).map(|r| r.key.clone()) else { continue };
+            // What is here now may have replaced what the read found before.
+            let held = self.held(&key);
+            if let Some(read) = self.operations.read(op) {
+                held.into_iter().for_each(|record| read.found.insert(record));
+                read.awaited.retain(|d| *d != dot);
+                self.continue_read(op);
+            }
+        }
+    }
+
+    /// A version that reads may be waiting for will not come.
+    pub(super) fn read_failed(&mut self, dot: Dot) {
+        for op in self.reads.fetching.remove(&dot).unwrap_or_default() {
+            if let Some(Operation::Read(read)) = self.operations.remove(op) {
+                self.forget_read(op, &read);
+                self.counters.reads_failed += 1;
+                let error = ReadError::Storage("the value could not be fetched from an owner".into());
+                self.finish(op, outcome(read.waited, Err(error)));
+            }
+        }
+    }
+
+    /// Where an answer is late: asks the next owner, or the same ones again.
+    pub(super) fn hedge_reads(&mut self) {
+        let now_ms = self.now.mono_ms;
+        let late: BTreeSet<OpId> = self.reads.asked.values().copied().collect();
+        for op in late {
+            let Some(read) = self.operations.read(op) else { continue };
+            if read.hedge_at_ms > now_ms {
+                let at_ms = read.hedge_at_ms;
+                self.timers.set_earlier(Timer::Await, at_ms);
+                continue;
+            }
+            if !read.to_ask.is_empty() {
+                self.ask(op);
+                continue;
+            }
+            read.hedge_ms *= 2;
+            read.hedge_at_ms = now_ms + read.hedge_ms;
+            let (key, tags, at_ms) = (read.key.clone(), read.tags.clone(), read.hedge_at_ms);
+            self.timers.set_earlier(Timer::Await, at_ms);
+            for (tag, id) in tags {
+                self.send(id, Message::Read { tag, key: key.clone(), values: true });
+            }
+        }
+    }
+
+    /// A peer went down: it will not answer.
+    pub(super) fn reads_lost(&mut self, peer: NodeId) {
+        let ops: Vec<OpId> = self.reads.asked.values().copied().collect();
+        for op in ops {
+            let Some(read) = self.operations.read(op) else { continue };
+            let lost: Vec<u64> =
+                read.tags.iter().filter(|(_, id)| *id == peer).map(|(tag, _)| *tag).collect();
+            read.tags.retain(|(_, id)| *id != peer);
+            lost.iter().for_each(|tag| _ = self.reads.asked.remove(tag));
+            if !lost.is_empty() {
+                self.continue_read(op);
+            }
+        }
+    }
+
+    fn continue_read(&mut self, op: OpId) {
+        let Some(read) = self.operations.read(op) else { return };
+        if !read.awaited.is_empty() {
+            return;
+        }
+        if !read.is_answered() && !read.is_exhausted() {
+            if read.read != Read::One || read.tags.is_empty() {
+                self.ask(op);
+            }
+            return;
+        }
+        if !read.suffices() {
+            if let Some(Operation::Read(read)) = self.operations.remove(op) {
+                self.forget_read(op, &read);
+                self.counters.reads_failed += 1;
+                let error = ReadError::Unavailable { needed: read.needed(), up: read.answered() };
+                self.finish(op, outcome(read.waited, Err(error)));
+            }
+            return;
+        }
+        if self.fetch_missing(op) {
+            return;
+        }
+        if let Some(Operation::Read(read)) = self.operations.remove(op) {
+            self.end_read(op, *read);
+        }
+    }
+
+    /// The versions that were found may spread wider than was assumed: then more owners count.
+    fn widen_read(&mut self, op: OpId) {
+        let placement = self.placement.clone();
+        let Some(read) = self.operations.read(op) else { return };
+        let Some(mirrors) = read.found.records().iter().map(|r| r.version.mirrors).max() else { return };
+        let owners: Vec<NodeId> = placement.owners(read.key.hash64(), mirrors).collect();
+        if read.read == Read::One || owners.len() <= read.owners.len() {
+            return;
+        }
+        let more: Vec<NodeId> = owners.iter().filter(|id| !read.owners.contains(id)).copied().collect();
+        read.owners = owners;
+        let more: Vec<NodeId> = more.into_iter().filter(|id| *id != self.me && self.is_up(*id)).collect();
+        if let Some(read) = self.operations.read(op) {
+            read.to_ask.extend(more);
+        }
+    }
+
+    fn ask(&mut self, op: OpId) {
+        let hedge_at_ms = self.now.mono_ms + HEDGE_MS;
+        let Some(read) = self.operations.read(op) else { return };
+        let count = if read.read == Read::One { read.to_ask.len().min(1) } else { read.to_ask.len() };
+        let (key, whom): (Key, Vec<NodeId>) = (read.key.clone(), read.to_ask.drain(..count).collect());
+        read.hedge_at_ms = hedge_at_ms;
+        for id in whom {
+            let tag = self.fresh_id();
+            self.reads.asked.insert(tag, op);
+            if let Some(read) = self.operations.read(op) {
+                read.tags.push((tag, id));
+            }
+            self.send(id, Message::Read { tag, key: key.clone(), values: true });
+        }
+        self.timers.set_earlier(Timer::Await, hedge_at_ms);
+    }
+
+    /// Fetches long values that a reader gets and this node lacks. Says whether there are any.
+    fn fetch_missing(&mut self, op: OpId) -> bool {
+        let wall_ms = self.now.wall_ms;
+        let Some(read) = self.operations.read(op) else { return false };
+        let key = read.key.clone();
+        let missing: Vec<Arc<Version>> =
+            read.found.live(wall_ms).filter(|r| r.value.is_none()).map(|r| r.version.clone()).collect();
+        let holders = read.answers.clone();
+        let mut waits = false;
+        for version in missing {
+            if self.index.find(&key, version.dot).is_some() {
+                continue;
+            }
+            let holder = holders.iter().find(|(id, dots)| *id != self.me && dots.contains(&version.dot));
+            let Some((holder, _)) = holder else { continue };
+            let dot = version.dot;
+            self.reads.fetching.entry(dot).or_default().push(op);
+            if let Some(read) = self.operations.read(op) {
+                read.awaited.push(dot);
+            }
+            waits = true;
+            if !matches!(self.fetch(*holder, None, key.clone(), version), AckStatus::Fetching) {
+                self.read_failed(dot);
+            }
+        }
+        waits
+    }
+
+    fn end_read(&mut self, op: OpId, read: ReadOperation) {
+        self.forget_read(op, &read);
+        self.repair(&read);
+        self.finish(op, outcome(read.waited, Ok(read.found)));
+    }
+
+    /// Gives the owners that answered, and this node if it is one, what they turned out to lack.
+    fn repair(&mut self, read: &ReadOperation) {
+        for record in read.found.records() {
+            let (version, dot) = (&record.version, record.version.dot);
+            let held = self.index.find(&read.key, dot).is_some();
+            if !held
+                && self.owns(self.me, &read.key, version.mirrors)
+                && let Some(value) = &record.value
+            {
+                self.accept(&read.key, version.clone(), Content::Whole(value.clone()), Waiter::Nobody);
+            }
+            for (id, dots) in &read.answers {
+                if *id == self.me || dots.contains(&dot) || !self.owns(*id, &read.key, version.mirrors) {
+                    continue;
+                }
+                match &record.value {
+                    Some(value) if !held => self.send_copy(*id, &read.key, version, value),
+                    _ => self.owe(*id, &read.key),
+                }
+            }
+        }
+    }
+
+    fn forget_read(&mut self, op: OpId, read: &ReadOperation) {
+        read.tags.iter().for_each(|(tag, _)| _ = self.reads.asked.remove(tag));
+        for dot in &read.awaited {
+            if let Some(ops) = self.reads.fetching.get_mut(dot) {
+                ops.retain(|waiting| *waiting != op);
+            }
+        }
+    }
+
+    /// Leaves out values until the records fit into one message.
+    fn shorten(&self, records: &mut [Record]) {
+        const RECORD_BYTES: usize = 160;
+        const RANGE_BYTES: usize = 27;
+        let around = |r: &Record| RECORD_BYTES + r.version.context.ranges().len() * RANGE_BYTES;
+        let mut room = self.max_message_bytes.saturating_sub(records.iter().map(around).sum());
+        for record in records {
+            match &record.value {
+                Some(value) if value.len() <= room => room -= value.len(),
+                _ => record.value = None,
+            }
+        }
+    }
+}
+
+fn outcome(waited: bool, result: Result<Siblings, ReadError>) -> Outcome {
+    if waited { Outcome::Waited(result.map(Some)) } else { Outcome::Read(result) }
+}

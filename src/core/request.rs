@@ -1,0 +1,275 @@
+//! What clients ask of the core, and what they get.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use bytes::Bytes;
+
+use crate::{
+    config::{Ack, Read},
+    error::{MemberError, ReadError, WriteError},
+    model::{Context, Digest, Dot, Key, Kind, Member, Mirrors, NodeId, Siblings, Version},
+};
+
+/// Names an operation from its submit to its outcome.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct OpId(pub u64);
+
+/// Names a watch.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct WatchId(pub u64);
+
+/// A write or a delete.
+#[derive(Clone, Debug)]
+pub struct WriteRequest {
+    /// Which key.
+    pub key: Key,
+    /// Value or tombstone.
+    pub kind: Kind,
+    /// The bytes.
+    pub value: Bytes,
+    /// Their digest.
+    pub digest: Digest,
+    /// How many nodes shall hold it; none: as it was, else as configured.
+    pub mirrors: Option<Mirrors>,
+    /// When it is complete; none: as configured.
+    pub ack: Option<Ack>,
+    /// What it replaces; none: all that this node knows of the key.
+    pub context: Option<Context>,
+    /// Wall clock from which it counts as absent, milliseconds since 1970.
+    pub expires_ms: Option<u64>,
+    /// How long it may take, milliseconds; none: as configured.
+    pub timeout_ms: Option<u64>,
+    /// Whether every mirror's acknowledgement is to be reported.
+    pub progress: bool,
+}
+
+/// What a client asks.
+#[derive(Clone, Debug)]
+pub enum Request {
+    /// Write or delete.
+    Write(WriteRequest),
+    /// Read what the owners hold.
+    Read {
+        /// Which key.
+        key: Key,
+        /// Whom to ask.
+        read: Read,
+        /// How long it may take, milliseconds; none: as configured.
+        timeout_ms: Option<u64>,
+    },
+    /// End when a value of the key is there that the context does not cover.
+    Wait {
+        /// Which key.
+        key: Key,
+        /// What is known already.
+        context: Context,
+        /// For how long, milliseconds.
+        timeout_ms: u64,
+    },
+    /// Report every version of keys with this prefix that this node stores.
+    Watch {
+        /// Its name from now on.
+        watch: WatchId,
+        /// Beginning of the keys.
+        prefix: String,
+    },
+    /// End a watch.
+    Unwatch(WatchId),
+    /// List what this node holds.
+    Keys {
+        /// Beginning of the keys.
+        prefix: String,
+        /// Only names behind this one.
+        after: Option<String>,
+        /// At most so many.
+        limit: usize,
+        /// Whether to list keys of which nothing but tombstones is left.
+        deleted: bool,
+    },
+    /// Drop this node's copies of a key.
+    Forget(Key),
+    /// Make a node a member, or give a member other addresses.
+    AddMember {
+        /// Which.
+        id: NodeId,
+        /// Where it can be dialled.
+        addrs: Vec<SocketAddr>,
+    },
+    /// Remove a member.
+    RemoveMember(NodeId),
+    /// Count.
+    Stats,
+}
+
+/// A completed write.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Written {
+    /// Which key.
+    pub key: Key,
+    /// The name of the write.
+    pub version: Dot,
+    /// What one knows after it: hand it back with the next write.
+    pub context: Context,
+    /// Length of the value in bytes.
+    pub len: u64,
+    /// How many nodes shall hold it.
+    pub mirrors: Mirrors,
+    /// How many owners have stored it by now.
+    pub acked: usize,
+}
+
+/// A mirror has stored a write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// Who.
+    pub node: NodeId,
+    /// How many owners have stored it by now.
+    pub acked: usize,
+    /// How many owners there are.
+    pub owners: usize,
+}
+
+/// A version that this node has stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// Of which key.
+    pub key: Key,
+    /// What is known of it.
+    pub version: Arc<Version>,
+}
+
+/// One key of a listing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyInfo {
+    /// Its name.
+    pub key: Key,
+    /// How many nodes shall hold it.
+    pub mirrors: Mirrors,
+    /// Its versions here, newest first.
+    pub versions: Vec<Arc<Version>>,
+}
+
+/// A page of a listing, ordered by name.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct KeyPage {
+    /// The keys.
+    pub keys: Vec<KeyInfo>,
+    /// Hand it back as `after` for the next page; none: this was the last.
+    pub next: Option<Key>,
+}
+
+/// A member, and whether it answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MemberInfo {
+    /// Its entry in the list.
+    pub member: Member,
+    /// Whether it is up; this node always is.
+    pub up: bool,
+}
+
+/// One peer as this node sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PeerStats {
+    /// Who.
+    pub node: NodeId,
+    /// Whether it is up.
+    pub up: bool,
+    /// Copies on their way to it.
+    pub in_flight: usize,
+    /// Names of keys owed to it.
+    pub owed: usize,
+    /// Milliseconds since the last sync round with it; none: not since the start.
+    pub synced_ms_ago: Option<u64>,
+}
+
+/// Counts of one node, taken at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Keys of which a value is stored here.
+    pub keys: usize,
+    /// Keys of which only tombstones are stored here.
+    pub tombstones: usize,
+    /// Members, this node included.
+    pub members: usize,
+    /// Names of keys owed to peers, over all peers.
+    pub owed: usize,
+    /// Copies held here for owners that do not have them all yet.
+    pub handoff: usize,
+    /// Operations under way.
+    pub operations: usize,
+    /// Long values being fetched.
+    pub transfers: usize,
+    /// Whether this node was removed from the cluster by another member.
+    pub removed: bool,
+    /// Events since the start.
+    pub counters: Counters,
+    /// The peers.
+    pub peers: Vec<PeerStats>,
+}
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
+        /// Events since the start of the node.
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        pub struct Counters { $($(#[$doc])* pub $name: u64,)* }
+
+        impl Counters {
+            /// Name and value of each, in a fixed order.
+            pub fn all(&self) -> Vec<(&'static str, u64)> {
+                vec![$((stringify!($name), self.$name)),*]
+            }
+        }
+    };
+}
+
+counters! {
+    /// Writes and deletes submitted here.
+    writes,
+    /// Of those, ended as unknown.
+    writes_unknown,
+    /// Reads that had to ask peers.
+    reads,
+    /// Of those, ended without an answer.
+    reads_failed,
+    /// Versions stored here, of clients and of peers.
+    stored,
+    /// Changes that storage failed to make.
+    storage_failed,
+    /// Values of peers that did not fit their digest.
+    damaged_received,
+    /// Copies sent to peers.
+    copies_sent,
+    /// Of those, sent again for want of an acknowledgement.
+    copies_resent,
+    /// Copies dropped here after all their owners had them.
+    handed_off,
+    /// Long values fetched from peers.
+    fetched,
+    /// Sync rounds begun here.
+    sync_rounds,
+    /// Keys that sync found different and asked for or sent.
+    sync_repaired,
+    /// Times a peer was noticed to be down.
+    peers_lost,
+}
+
+/// How an operation ended.
+#[derive(Clone, Debug)]
+pub enum Outcome {
+    /// Of a write.
+    Written(Result<Written, WriteError>),
+    /// Of a read. Values that this node holds are not filled in yet.
+    Read(Result<Siblings, ReadError>),
+    /// Of a wait; `None`: the time was up. Values as in `Read`.
+    Waited(Result<Option<Siblings>, ReadError>),
+    /// Of a listing.
+    Keys(KeyPage),
+    /// Of a forget: how many versions were dropped.
+    Forgotten(Result<usize, WriteError>),
+    /// Of a change of the member list.
+    Members(Result<(), MemberError>),
+    /// Of a count.
+    Stats(Box<Stats>),
+    /// A watch was set, or could not be: the limit.
+    Watching(bool),
+}

@@ -1,0 +1,320 @@
+//! Writes: the only way by which a version enters the index.
+//!
+//! ```text
+//! client ──> name it, begin ──> storage (always here first) ──────> count acks ──> outcome
+//!                       └────> copies to all owners, in parallel ──────┘
+//! peer ────> judge ──> begin ──> storage ──> WriteAck::Stored
+//! ```
+//!
+//! Invariants: nobody is told `Stored` before storage was; a version is verified (length and
+//! digest) before it is begun; a version that is known or replaced is acknowledged as `Known` and
+//! never stored twice. A write that failed is unknown: its copies may live elsewhere.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use bytes::Bytes;
+
+use super::{
+    Core, OpId, Outcome, Output, Progress, Purpose, Work, WriteRequest, Written, operations::Operation,
+};
+use crate::{
+    config::Ack,
+    core::index::Verdict,
+    error::WriteError,
+    model::{Context, Digest, Dot, Key, Kind, Mirrors, NodeId, Version},
+    storage::{Change, StageId},
+    wire::{AckStatus, Message},
+};
+
+/// How long a node that holds nothing of a key asks an owner what it would replace, before it
+/// writes without knowing.
+const LEARN_MS: u64 = 300;
+
+/// Versions on their way to storage, and who waits for each.
+#[derive(Debug, Default)]
+pub(crate) struct Writes {
+    storing: BTreeMap<Dot, Vec<Waiter>>,
+    running: BTreeMap<Dot, OpId>,
+    learning: BTreeMap<u64, OpId>,
+}
+
+/// Who is told when a version was stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Waiter {
+    /// Nobody: this node wanted it itself.
+    Nobody,
+    /// A peer that sent it with this tag.
+    Peer(NodeId, u64),
+}
+
+/// A client's write that is not complete yet.
+#[derive(Debug)]
+pub(crate) enum WriteOperation {
+    /// It waits for an owner to say what the key is.
+    Learning(WriteRequest, u64),
+    /// It is on its way.
+    Running(Running),
+}
+
+#[derive(Debug)]
+pub(crate) struct Running {
+    written: Written,
+    ack: Ack,
+    owners: Vec<NodeId>,
+    acked: Vec<NodeId>,
+    stored: bool,
+    progress: bool,
+}
+
+/// The bytes of a version that is to be kept.
+pub(crate) enum Content {
+    Whole(Bytes),
+    Staged(StageId),
+}
+
+impl Running {
+    fn needed(&self) -> usize {
+        match self.ack {
+            Ack::Local => 0,
+            Ack::Mirrors(n) => usize::from(n),
+            Ack::Quorum => self.owners.len() / 2 + 1,
+            Ack::All => self.owners.len(),
+        }
+    }
+
+    fn is_complete(&self) -> bool {
+        self.acked.len() >= self.needed() && (self.stored || self.ack != Ack::Local)
+    }
+}
+
+impl Core {
+    pub(super) fn submit_write(&mut self, op: OpId, request: WriteRequest) {
+        self.counters.writes += 1;
+        let timeout_ms = self.timeout_ms(request.timeout_ms);
+        let mirrors = request.mirrors.unwrap_or(self.config.mirrors);
+        let blind = request.context.is_none() && !self.index.contains(&request.key);
+        if blind && !self.owns(self.me, &request.key, mirrors) && self.config.write_chaining {
+            let owners: Vec<NodeId> = self.placement.owners(request.key.hash64(), mirrors).collect();
+            if let Some(owner) = owners.into_iter().find(|id| self.is_up(*id)) {
+                let tag = self.fresh_id();
+                let key = request.key.clone();
+                self.writes.learning.insert(tag, op);
+                let learning = WriteOperation::Learning(request, tag);
+                self.keep(op, Operation::Write(Box::new(learning)), timeout_ms.min(LEARN_MS));
+                return self.send(owner, Message::Read { tag, key, values: false });
+            }
+        }
+        self.begin_write(op, request, &Context::EMPTY, None);
+    }
+
+    /// An owner said what it holds of a key that is about to be written.
+    pub(super) fn write_learned(&mut self, tag: u64, versions: &[Arc<Version>]) -> bool {
+        let Some(op) = self.writes.learning.remove(&tag) else { return false };
+        if let Some(Operation::Write(write)) = self.operations.remove(op)
+            && let WriteOperation::Learning(request, _) = *write
+        {
+            let mut learned = Context::EMPTY;
+            versions.iter().for_each(|v| learned.see(v));
+            let mirrors = versions.iter().map(|v| v.mirrors).max();
+            self.begin_write(op, request, &learned, mirrors);
+        }
+        true
+    }
+
+    pub(super) fn write_timed_out(&mut self, op: OpId, write: WriteOperation) {
+        match write {
+            WriteOperation::Learning(request, tag) => {
+                self.writes.learning.remove(&tag);
+                self.begin_write(op, request, &Context::EMPTY, None);
+            }
+            WriteOperation::Running(running) => {
+                self.writes.running.remove(&running.written.version);
+                self.counters.writes_unknown += 1;
+                let error = WriteError::TimedOut { acked: running.acked.len() };
+                self.finish(op, Outcome::Written(Err(error)));
+            }
+        }
+    }
+
+    fn begin_write(
+        &mut self,
+        op: OpId,
+        request: WriteRequest,
+        learned: &Context,
+        learned_mirrors: Option<Mirrors>,
+    ) {
+        let key = request.key;
+        let before = self.index.mirrors(&key).max(learned_mirrors);
+        let mirrors = request.mirrors.or(before).unwrap_or(self.config.mirrors);
+        let ack = request.ack.unwrap_or(self.config.ack);
+        let owners: Vec<NodeId> = self.placement.owners(key.hash64(), mirrors).collect();
+        if let Ack::Mirrors(asked) = ack
+            && usize::from(asked) > owners.len()
+        {
+            let error = WriteError::AckImpossible { asked, owners: owners.len() };
+            return self.finish(op, Outcome::Written(Err(error)));
+        }
+        let mut seen = self.index.context(&key);
+        seen.merge(learned);
+        let context = request.context.unwrap_or_else(|| seen.clone());
+        seen.merge(&context);
+        let (dot, since) = self.naming.name(&key, &seen);
+        let version = Arc::new(Version {
+            dot,
+            since,
+            context,
+            written_ms: self.now.wall_ms,
+            expires_ms: request.expires_ms,
+            kind: request.kind,
+            mirrors,
+            len: request.value.len() as u64,
+            digest: request.digest,
+        });
+        let mut known = version.context.clone();
+        known.add(dot.actor, since, dot.counter);
+        let written =
+            Written { key: key.clone(), version: dot, context: known, len: version.len, mirrors, acked: 0 };
+        // Who holds what is replaced must hear of it, even if the new version is not for it.
+        let widest = before.unwrap_or(mirrors).max(mirrors);
+        let targets: Vec<NodeId> =
+            self.placement.owners(key.hash64(), widest).filter(|id| *id != self.me).collect();
+        let running =
+            Running { written, ack, owners, acked: vec![], stored: false, progress: request.progress };
+        self.writes.running.insert(dot, op);
+        let timeout_ms = self.timeout_ms(request.timeout_ms);
+        self.keep(op, Operation::Write(Box::new(WriteOperation::Running(running))), timeout_ms);
+        self.accept(&key, version.clone(), Content::Whole(request.value.clone()), Waiter::Nobody);
+        if self.config.write_chaining {
+            targets.iter().for_each(|id| self.send_copy(*id, &key, &version, &request.value));
+        }
+    }
+
+    pub(super) fn on_write(
+        &mut self,
+        from: NodeId,
+        tag: u64,
+        key: Key,
+        version: Arc<Version>,
+        value: Option<Bytes>,
+    ) {
+        let status = match self.index.judge(&key, &version) {
+            Verdict::Known => AckStatus::Known,
+            Verdict::Pending => return self.await_store(version.dot, Waiter::Peer(from, tag)),
+            Verdict::Overtaken(by) => return self.await_store(by, Waiter::Peer(from, tag)),
+            Verdict::New(_) => match value {
+                _ if Self::is_bare(&version) && version.digest != Digest::of(b"") => AckStatus::Failed,
+                _ if version.kind == Kind::Tombstone && version.len != 0 => AckStatus::Failed,
+                Some(value) if version.matches(&value) => {
+                    return self.accept(&key, version, Content::Whole(value), Waiter::Peer(from, tag));
+                }
+                Some(_) => {
+                    self.counters.damaged_received += 1;
+                    AckStatus::Failed
+                }
+                None if Self::is_bare(&version) => {
+                    return self.accept(&key, version, Content::Whole(Bytes::new()), Waiter::Peer(from, tag));
+                }
+                None => self.fetch(from, Some(tag), key, version),
+            },
+        };
+        self.send(from, Message::WriteAck { tag, status });
+    }
+
+    /// Keeps a verified version unless it is known or replaced; `waiter` hears of it either way.
+    pub(super) fn accept(&mut self, key: &Key, version: Arc<Version>, content: Content, waiter: Waiter) {
+        let dot = version.dot;
+        let replaces = match self.index.judge(key, &version) {
+            Verdict::New(replaces) => replaces,
+            Verdict::Pending => return self.await_store(dot, waiter),
+            Verdict::Overtaken(by) => return self.await_store(by, waiter),
+            Verdict::Known => return self.tell(waiter, AckStatus::Known),
+        };
+        self.index.begin(key, version.clone());
+        self.handoff_begun(key, &version);
+        self.writes.storing.insert(dot, vec![waiter]);
+        let change = match content {
+            Content::Whole(value) => Change::Put { key: key.clone(), version, value, replaces },
+            Content::Staged(stage) => Change::Commit { stage, key: key.clone(), version, replaces },
+        };
+        self.work(Purpose::Store { key: key.clone(), dot }, Work::Change(change));
+    }
+
+    pub(super) fn store_done(&mut self, key: &Key, dot: Dot, result: Result<(), String>) {
+        let waiters = self.writes.storing.remove(&dot).unwrap_or_default();
+        let status = match result {
+            Ok(()) => {
+                if let Some(version) = self.index.complete(key, dot) {
+                    self.version_stored(key, &version);
+                }
+                AckStatus::Stored
+            }
+            Err(error) => {
+                self.counters.storage_failed += 1;
+                // Copies of it may live elsewhere: what it covered must not be claimed again.
+                let known = self.index.context(key);
+                self.naming.forget(key, &known);
+                self.index.abort(key, dot);
+                self.handoff_dropped(key, dot);
+                self.write_failed(dot, &error);
+                self.read_failed(dot);
+                self.notice(format!("storing a version of {key:?} failed: {error}"));
+                AckStatus::Failed
+            }
+        };
+        waiters.into_iter().for_each(|waiter| self.tell(waiter, status));
+    }
+
+    /// This node has stored a version that one of its clients may be waiting for.
+    pub(super) fn write_stored(&mut self, key: &Key, dot: Dot) {
+        let Some(op) = self.writes.running.get(&dot).copied() else { return };
+        let Some(WriteOperation::Running(running)) = self.operations.write(op) else { return };
+        debug_assert_eq!(running.written.key, *key);
+        running.stored = true;
+        self.write_acknowledged(self.me, dot);
+    }
+
+    /// A node has stored a version that one of our clients may be waiting for.
+    pub(super) fn write_acknowledged(&mut self, node: NodeId, dot: Dot) {
+        let Some(op) = self.writes.running.get(&dot).copied() else { return };
+        let Some(WriteOperation::Running(running)) = self.operations.write(op) else { return };
+        if running.owners.contains(&node) && !running.acked.contains(&node) {
+            running.acked.push(node);
+            if running.progress {
+                let progress = Progress { node, acked: running.acked.len(), owners: running.owners.len() };
+                self.out.push(Output::Progress { op, progress });
+            }
+        }
+        if running.is_complete() {
+            self.writes.running.remove(&dot);
+            if let Some(Operation::Write(write)) = self.operations.remove(op)
+                && let WriteOperation::Running(mut running) = *write
+            {
+                running.written.acked = running.acked.len();
+                self.finish(op, Outcome::Written(Ok(running.written)));
+            }
+        }
+    }
+
+    fn write_failed(&mut self, dot: Dot, error: &str) {
+        if let Some(op) = self.writes.running.remove(&dot) {
+            self.operations.remove(op);
+            self.counters.writes_unknown += 1;
+            self.finish(op, Outcome::Written(Err(WriteError::Storage(error.to_string()))));
+        }
+    }
+
+    fn await_store(&mut self, dot: Dot, waiter: Waiter) {
+        match self.writes.storing.get_mut(&dot) {
+            // A peer repeats what was not acknowledged yet: it is told once.
+            Some(waiters) if waiters.contains(&waiter) => {}
+            Some(waiters) => waiters.push(waiter),
+            None => self.tell(waiter, AckStatus::Busy),
+        }
+    }
+
+    fn tell(&mut self, waiter: Waiter, status: AckStatus) {
+        if let Waiter::Peer(peer, tag) = waiter {
+            self.send(peer, Message::WriteAck { tag, status });
+        }
+    }
+}

@@ -1,0 +1,288 @@
+//! Messages to bytes and back.
+//!
+//! Every message is an array `[type, field ...]`; so are versions, records, members and ranges
+//! within it. A reader skips what stands behind the fields it knows, so a later release may add
+//! fields at an end and nowhere else. Runs of hashes are packed big endian into one byte string:
+//! as MessagePack numbers they would be longer and slower.
+//!
+//! What decodes keeps the promises of its type: keys and ids are valid, contexts normalised,
+//! ranges not empty, `since` less than the dot's counter, and no version replaces itself.
+
+use std::sync::Arc;
+
+use bytes::{Buf, Bytes};
+
+use super::{
+    DecodeError, Message,
+    pack::{Reader, put_array, put_bool, put_bytes_len, put_nil, put_optional_bytes, put_text, put_uint},
+    parts::{
+        HASHED_KEY_BYTES, context_len_hint, decode_context, decode_dot, decode_key, decode_list,
+        decode_member, decode_range, decode_record, decode_status, decode_version, encode_context,
+        encode_list, encode_member, encode_range, encode_record, encode_status, encode_version, packed,
+        version_len_hint,
+    },
+};
+use crate::model::{Context, MAX_ADDRS, Mirrors, Record};
+
+/// Versions in one `ReadReply`.
+pub const MAX_RECORDS_PER_REPLY: usize = 1_024;
+/// Entries in one `Members`.
+pub const MAX_MEMBERS_PER_MESSAGE: usize = 4_096;
+/// Ranges in one `Compare`, and in one `List`.
+pub const MAX_RANGES_PER_MESSAGE: usize = 16_384;
+/// Keys in one range of a `List`.
+pub const MAX_KEYS_PER_RANGE: usize = 65_536;
+/// Hashes in one `Want`.
+pub const MAX_HASHES_PER_WANT: usize = 65_536;
+/// Ranges of a context that travels, over all its actors.
+pub const MAX_CONTEXT_RANGES: usize = 16_384;
+
+const WRITE: u64 = 1;
+const WRITE_ACK: u64 = 2;
+const READ: u64 = 3;
+const READ_REPLY: u64 = 4;
+const AWAIT: u64 = 5;
+const FETCH: u64 = 6;
+const PIECE: u64 = 7;
+const PING: u64 = 8;
+const PONG: u64 = 9;
+const MEMBERS: u64 = 10;
+const COMPARE: u64 = 11;
+const LIST: u64 = 12;
+const WANT: u64 = 13;
+const BYE: u64 = 14;
+
+/// Bytes of a packed key hash.
+const HASH_BYTES: usize = 8;
+
+impl Message {
+    /// Appends the bytes of the message.
+    ///
+    /// # Panics
+    /// On a value of 4 GiB or more. [`Links::send`](super::Links::send) refuses those before.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::Write { tag, key, version, value } => {
+                head(out, WRITE, &[*tag], 3);
+                put_text(out, key.as_str());
+                encode_version(version, out);
+                put_optional_bytes(out, value.as_ref());
+            }
+            Self::WriteAck { tag, status } => head(out, WRITE_ACK, &[*tag, encode_status(*status)], 0),
+            Self::Read { tag, key, values } => {
+                head(out, READ, &[*tag], 2);
+                put_text(out, key.as_str());
+                put_bool(out, *values);
+            }
+            Self::ReadReply { tag, records } => {
+                head(out, READ_REPLY, &[*tag], 1);
+                match records {
+                    None => put_nil(out),
+                    Some(records) => put_each(out, records, encode_record),
+                }
+            }
+            Self::Await { tag, key, context, within_ms } => {
+                head(out, AWAIT, &[*tag], 3);
+                put_text(out, key.as_str());
+                encode_context(context, out);
+                put_uint(out, *within_ms);
+            }
+            Self::Fetch { tag, key, dot, offset, len } => {
+                head(out, FETCH, &[*tag, dot.actor.0, dot.counter, *offset, u64::from(*len)], 1);
+                put_text(out, key.as_str());
+            }
+            Self::Piece { tag, offset, bytes } => {
+                head(out, PIECE, &[*tag, *offset], 1);
+                put_optional_bytes(out, bytes.as_ref());
+            }
+            Self::Ping { sequence, members } => head(out, PING, &[*sequence, *members], 0),
+            Self::Pong { sequence, members } => head(out, PONG, &[*sequence, *members], 0),
+            Self::Members { entries, reply } => {
+                head(out, MEMBERS, &[], 2);
+                put_each(out, entries, encode_member);
+                put_bool(out, *reply);
+            }
+            Self::Compare { ranges } => {
+                head(out, COMPARE, &[], 1);
+                put_each(out, ranges, encode_range);
+            }
+            Self::List { ranges } => {
+                head(out, LIST, &[], 1);
+                put_each(out, ranges, encode_list);
+            }
+            Self::Want { mirrors, hashes } => {
+                head(out, WANT, &[u64::from(mirrors.0)], 1);
+                put_bytes_len(out, hashes.len() * HASH_BYTES);
+                hashes.iter().for_each(|hash| out.extend_from_slice(&hash.to_be_bytes()));
+            }
+            Self::Bye => head(out, BYE, &[], 0),
+        }
+    }
+
+    /// Takes one message off the front of `input`. Values share its memory.
+    ///
+    /// # Errors
+    /// [`DecodeError`]. The input is then past the message, or empty where its end can't be
+    /// told; so whoever goes on until the input is empty comes to an end.
+    pub fn decode(input: &mut Bytes) -> Result<Self, DecodeError> {
+        let mut reader = Reader::new(input);
+        let decoded = decode_message(&mut reader);
+        let mut end = reader.position();
+        if matches!(decoded, Err(DecodeError::Malformed(_) | DecodeError::UnknownType(_))) {
+            let mut skipper = Reader::new(input);
+            end = skipper.skip(1).map_or(input.len(), |()| skipper.position());
+        } else if decoded.is_err() {
+            end = input.len();
+        }
+        input.advance(end);
+        decoded
+    }
+
+    /// About how many bytes [`encode`](Self::encode) appends; seldom less than it does.
+    pub fn encoded_len_hint(&self) -> usize {
+        let len = |bytes: &Option<Bytes>| bytes.as_ref().map_or(1, |b| 5 + b.len());
+        match self {
+            Self::Write { key, version, value, .. } => {
+                20 + key.as_str().len() + version_len_hint(version) + len(value)
+            }
+            Self::Read { key, .. } => 20 + key.as_str().len(),
+            Self::ReadReply { records, .. } => {
+                let record = |r: &Record| version_len_hint(&r.version) + len(&r.value);
+                20 + records.iter().flatten().map(record).sum::<usize>()
+            }
+            Self::Await { key, context, .. } => 30 + key.as_str().len() + context_len_hint(context),
+            Self::Fetch { key, .. } => 50 + key.as_str().len(),
+            Self::Piece { bytes, .. } => 20 + len(bytes),
+            Self::WriteAck { .. } | Self::Ping { .. } | Self::Pong { .. } | Self::Bye => 20,
+            Self::Members { entries, .. } => {
+                10 + entries.iter().map(|m| 60 + 19 * m.addrs.len()).sum::<usize>()
+            }
+            Self::Compare { ranges } => 10 + 40 * ranges.len(),
+            Self::List { ranges, .. } => {
+                10 + ranges.iter().map(|r| 30 + HASHED_KEY_BYTES * r.keys.len()).sum::<usize>()
+            }
+            Self::Want { hashes, .. } => 15 + HASH_BYTES * hashes.len(),
+        }
+    }
+
+    /// It can't be shorter than this. Spares the encoding of what won't fit anyway.
+    pub(crate) fn shortest(&self) -> usize {
+        match self {
+            Self::Write { value: Some(bytes), .. } | Self::Piece { bytes: Some(bytes), .. } => bytes.len(),
+            Self::ReadReply { records: Some(records), .. } => {
+                records.iter().flat_map(|r| &r.value).map(Bytes::len).sum()
+            }
+            _ => 0,
+        }
+    }
+
+    /// Whether a peer would take it: the named limits of this module. A message that a frame
+    /// holds may still have too many of something.
+    pub(crate) fn is_within_limits(&self) -> bool {
+        let fits = |context: &Context| context.ranges().len() <= MAX_CONTEXT_RANGES;
+        match self {
+            Self::Write { version, .. } => fits(&version.context),
+            Self::ReadReply { records: Some(records), .. } => {
+                records.len() <= MAX_RECORDS_PER_REPLY && records.iter().all(|r| fits(&r.version.context))
+            }
+            Self::Await { context, .. } => fits(context),
+            Self::Members { entries, .. } => {
+                entries.len() <= MAX_MEMBERS_PER_MESSAGE && entries.iter().all(|m| m.addrs.len() <= MAX_ADDRS)
+            }
+            Self::Compare { ranges } => ranges.len() <= MAX_RANGES_PER_MESSAGE,
+            Self::List { ranges, .. } => {
+                ranges.len() <= MAX_RANGES_PER_MESSAGE
+                    && ranges.iter().all(|r| r.keys.len() <= MAX_KEYS_PER_RANGE)
+            }
+            Self::Want { hashes, .. } => hashes.len() <= MAX_HASHES_PER_WANT,
+            _ => true,
+        }
+    }
+}
+
+/// The array's head, the type, and the leading numbers; `more` fields follow.
+fn head(out: &mut Vec<u8>, kind: u64, numbers: &[u64], more: usize) {
+    put_array(out, 1 + numbers.len() + more);
+    put_uint(out, kind);
+    numbers.iter().for_each(|&n| put_uint(out, n));
+}
+
+fn put_each<T>(out: &mut Vec<u8>, items: &[T], encode: fn(&T, &mut Vec<u8>)) {
+    put_array(out, items.len());
+    items.iter().for_each(|item| encode(item, out));
+}
+
+fn decode_message(r: &mut Reader<'_>) -> Result<Message, DecodeError> {
+    let fields = r.fields("message", 1)?;
+    let kind = r.uint("type")?;
+    let known = match kind {
+        BYE => 0,
+        COMPARE => 1,
+        WRITE_ACK | READ_REPLY | PING | PONG | MEMBERS | LIST | WANT => 2,
+        READ | PIECE => 3,
+        WRITE | AWAIT => 4,
+        FETCH => 6,
+        _ => return Err(DecodeError::UnknownType(kind)),
+    };
+    let later = fields.checked_sub(known).ok_or(DecodeError::Malformed("message"))?;
+    let message = match kind {
+        WRITE => Message::Write {
+            tag: r.uint("tag")?,
+            key: decode_key(r)?,
+            version: Arc::new(decode_version(r)?),
+            value: r.shared("value")?,
+        },
+        WRITE_ACK => Message::WriteAck { tag: r.uint("tag")?, status: decode_status(r)? },
+        READ => Message::Read { tag: r.uint("tag")?, key: decode_key(r)?, values: r.flag("values")? },
+        READ_REPLY => Message::ReadReply {
+            tag: r.uint("tag")?,
+            records: match r.nil() {
+                true => None,
+                false => Some(decode_each(r, "records", MAX_RECORDS_PER_REPLY, decode_record)?),
+            },
+        },
+        AWAIT => Message::Await {
+            tag: r.uint("tag")?,
+            key: decode_key(r)?,
+            context: decode_context(r)?,
+            within_ms: r.uint("within_ms")?,
+        },
+        FETCH => {
+            let tag = r.uint("tag")?;
+            let dot = decode_dot(r)?;
+            let (offset, len) = (r.uint("offset")?, r.small("len")?);
+            Message::Fetch { tag, key: decode_key(r)?, dot, offset, len }
+        }
+        PIECE => Message::Piece { tag: r.uint("tag")?, offset: r.uint("offset")?, bytes: r.shared("bytes")? },
+        PING => Message::Ping { sequence: r.uint("sequence")?, members: r.uint("members")? },
+        PONG => Message::Pong { sequence: r.uint("sequence")?, members: r.uint("members")? },
+        MEMBERS => Message::Members {
+            entries: decode_each(r, "entries", MAX_MEMBERS_PER_MESSAGE, decode_member)?,
+            reply: r.flag("reply")?,
+        },
+        COMPARE => {
+            Message::Compare { ranges: decode_each(r, "ranges", MAX_RANGES_PER_MESSAGE, decode_range)? }
+        }
+        LIST => Message::List { ranges: decode_each(r, "ranges", MAX_RANGES_PER_MESSAGE, decode_list)? },
+        WANT => Message::Want {
+            mirrors: Mirrors(r.small("mirrors")?),
+            hashes: packed::<HASH_BYTES>(r, "hashes", MAX_HASHES_PER_WANT)?
+                .map(|bytes| u64::from_be_bytes(*bytes))
+                .collect(),
+        },
+        _ => Message::Bye,
+    };
+    r.skip(later)?;
+    Ok(message)
+}
+
+fn decode_each<T>(
+    r: &mut Reader<'_>,
+    field: &'static str,
+    limit: usize,
+    decode: fn(&mut Reader<'_>) -> Result<T, DecodeError>,
+) -> Result<Vec<T>, DecodeError> {
+    // Each element is an array of at least four fields.
+    let count = r.count(field, limit, 5)?;
+    (0..count).map(|_| decode(r)).collect()
+}

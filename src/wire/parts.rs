@@ -1,0 +1,283 @@
+//! The nouns within messages: versions, contexts, members, ranges.
+//!
+//! Each is an array that may grow at its end. What decodes keeps the promises of its type.
+
+use std::net::{IpAddr, SocketAddr};
+
+use super::{
+    AckStatus, DecodeError, HashedKey, RangeDigest, RangeList,
+    codec::{MAX_CONTEXT_RANGES, MAX_KEYS_PER_RANGE},
+    pack::{Reader, put_array, put_bytes, put_bytes_len, put_nil, put_optional_bytes, put_text, put_uint},
+};
+use crate::model::{
+    Actor, Context, Digest, Dot, Key, Kind, MAX_ADDRS, Member, MemberState, Mirrors, NodeId, Record, Version,
+};
+
+/// Bytes of a packed [`HashedKey`].
+pub(super) const HASHED_KEY_BYTES: usize = 16;
+
+/// `[actor, counter, since, context, written, expires | nil, kind, mirrors, len, digest]`
+pub(crate) fn encode_version(version: &Version, out: &mut Vec<u8>) {
+    put_array(out, 10);
+    put_uint(out, version.dot.actor.0);
+    put_uint(out, version.dot.counter);
+    put_uint(out, version.since);
+    encode_context(&version.context, out);
+    put_uint(out, version.written_ms);
+    match version.expires_ms {
+        Some(at) => put_uint(out, at),
+        None => put_nil(out),
+    }
+    put_uint(out, matches!(version.kind, Kind::Tombstone).into());
+    put_uint(out, version.mirrors.0.into());
+    put_uint(out, version.len);
+    put_bytes(out, &version.digest.0);
+}
+
+pub(crate) fn decode_version(r: &mut Reader<'_>) -> Result<Version, DecodeError> {
+    let later = r.fields("version", 10)?;
+    let version = Version {
+        dot: decode_dot(r)?,
+        since: r.uint("since")?,
+        context: decode_context(r)?,
+        written_ms: r.uint("written_ms")?,
+        expires_ms: if r.nil() { None } else { Some(r.uint("expires_ms")?) },
+        kind: match r.uint("kind")? {
+            0 => Kind::Value,
+            1 => Kind::Tombstone,
+            _ => return Err(DecodeError::Malformed("kind")),
+        },
+        mirrors: Mirrors(r.small("mirrors")?),
+        len: r.uint("len")?,
+        digest: Digest(r.bytes("digest")?.try_into().map_err(|_| DecodeError::Malformed("digest"))?),
+    };
+    r.skip(later)?;
+    if version.since >= version.dot.counter {
+        return Err(DecodeError::Malformed("since"));
+    }
+    if version.covers(version.dot) {
+        return Err(DecodeError::Malformed("context"));
+    }
+    if version.kind == Kind::Tombstone && version.len != 0 {
+        return Err(DecodeError::Malformed("len"));
+    }
+    Ok(version)
+}
+
+pub(super) fn version_len_hint(version: &Version) -> usize {
+    100 + context_len_hint(&version.context)
+}
+
+/// `[actor, low, high, actor, low, high ...]`
+pub(super) fn encode_context(context: &Context, out: &mut Vec<u8>) {
+    put_array(out, 3 * context.ranges().len());
+    for (actor, low, high) in context.ranges() {
+        put_uint(out, actor.0);
+        put_uint(out, low);
+        put_uint(out, high);
+    }
+}
+
+/// Takes only what [`encode_context`] writes: ranges in order that neither are empty nor touch.
+pub(super) fn decode_context(r: &mut Reader<'_>) -> Result<Context, DecodeError> {
+    const BAD: DecodeError = DecodeError::Malformed("context");
+    let count = r.count("context", 3 * MAX_CONTEXT_RANGES, 1)?;
+    if count % 3 != 0 {
+        return Err(BAD);
+    }
+    let mut context = Context::EMPTY;
+    let mut end = None;
+    for known in 1..=count / 3 {
+        let (actor, low, high) = (Actor(r.uint("context")?), r.uint("context")?, r.uint("context")?);
+        if low >= high || end.is_some_and(|end| end >= (actor, low)) {
+            return Err(BAD);
+        }
+        context.add(actor, low, high);
+        // An actor with too many holes: adding closed one, so this is not what was meant.
+        if context.ranges().len() != known {
+            return Err(BAD);
+        }
+        end = Some((actor, high));
+    }
+    Ok(context)
+}
+
+pub(super) fn context_len_hint(context: &Context) -> usize {
+    5 + 19 * context.ranges().len()
+}
+
+pub(super) fn decode_dot(r: &mut Reader<'_>) -> Result<Dot, DecodeError> {
+    Ok(Dot { actor: Actor(r.uint("actor")?), counter: r.uint("counter")? })
+}
+
+pub(super) fn decode_key(r: &mut Reader<'_>) -> Result<Key, DecodeError> {
+    Key::new(r.text("key")?).map_err(|_| DecodeError::Malformed("key"))
+}
+
+pub(super) fn decode_node_id(r: &mut Reader<'_>) -> Result<NodeId, DecodeError> {
+    r.text("id")?.parse().map_err(|_| DecodeError::Malformed("id"))
+}
+
+pub(super) fn encode_status(status: AckStatus) -> u64 {
+    match status {
+        AckStatus::Stored => 0,
+        AckStatus::Known => 1,
+        AckStatus::Fetching => 2,
+        AckStatus::Busy => 3,
+        AckStatus::Failed => 4,
+    }
+}
+
+pub(super) fn decode_status(r: &mut Reader<'_>) -> Result<AckStatus, DecodeError> {
+    Ok(match r.uint("status")? {
+        0 => AckStatus::Stored,
+        1 => AckStatus::Known,
+        2 => AckStatus::Fetching,
+        3 => AckStatus::Busy,
+        4 => AckStatus::Failed,
+        _ => return Err(DecodeError::Malformed("status")),
+    })
+}
+
+/// `[version, value | nil]`
+pub(super) fn encode_record(record: &Record, out: &mut Vec<u8>) {
+    put_array(out, 2);
+    encode_version(&record.version, out);
+    put_optional_bytes(out, record.value.as_ref());
+}
+
+pub(super) fn decode_record(r: &mut Reader<'_>) -> Result<Record, DecodeError> {
+    let later = r.fields("record", 2)?;
+    let record = Record { version: decode_version(r)?.into(), value: r.shared("value")? };
+    r.skip(later)?;
+    Ok(record)
+}
+
+/// `[id, generation, state, revision, weight, [address ...]]`
+pub(super) fn encode_member(member: &Member, out: &mut Vec<u8>) {
+    put_array(out, 6);
+    put_text(out, member.id.as_str());
+    put_uint(out, member.generation.into());
+    put_uint(
+        out,
+        match member.state {
+            MemberState::Active => 0,
+            MemberState::Leaving => 1,
+            MemberState::Removed => 2,
+        },
+    );
+    put_uint(out, member.revision);
+    put_uint(out, member.weight.into());
+    put_array(out, member.addrs.len());
+    member.addrs.iter().for_each(|addr| encode_addr(addr, out));
+}
+
+pub(super) fn decode_member(r: &mut Reader<'_>) -> Result<Member, DecodeError> {
+    let later = r.fields("member", 6)?;
+    let member = Member {
+        id: decode_node_id(r)?,
+        generation: r.small("generation")?,
+        state: match r.uint("state")? {
+            0 => MemberState::Active,
+            1 => MemberState::Leaving,
+            2 => MemberState::Removed,
+            _ => return Err(DecodeError::Malformed("state")),
+        },
+        revision: r.uint("revision")?,
+        weight: r.small("weight")?,
+        addrs: (0..r.count("addrs", MAX_ADDRS, 8)?).map(|_| decode_addr(r)).collect::<Result<_, _>>()?,
+    };
+    r.skip(later)?;
+    Ok(member)
+}
+
+/// One byte string: 4 or 16 bytes of IP, 2 of port, big endian. Flow and scope of IPv6 mean
+/// something on the machine that wrote them only, and stay there.
+fn encode_addr(addr: &SocketAddr, out: &mut Vec<u8>) {
+    match addr.ip() {
+        IpAddr::V4(ip) => {
+            put_bytes_len(out, 6);
+            out.extend_from_slice(&ip.octets());
+        }
+        IpAddr::V6(ip) => {
+            put_bytes_len(out, 18);
+            out.extend_from_slice(&ip.octets());
+        }
+    }
+    out.extend_from_slice(&addr.port().to_be_bytes());
+}
+
+fn decode_addr(r: &mut Reader<'_>) -> Result<SocketAddr, DecodeError> {
+    const BAD: DecodeError = DecodeError::Malformed("addrs");
+    let (ip, port) = r.bytes("addrs")?.split_last_chunk::<2>().ok_or(BAD)?;
+    let ip = match ip.len() {
+        4 => IpAddr::from(<[u8; 4]>::try_from(ip).map_err(|_| BAD)?),
+        16 => IpAddr::from(<[u8; 16]>::try_from(ip).map_err(|_| BAD)?),
+        _ => return Err(BAD),
+    };
+    Ok(SocketAddr::new(ip, u16::from_be_bytes(*port)))
+}
+
+/// `[mirrors, low, high, keys, sum]`
+pub(super) fn encode_range(range: &RangeDigest, out: &mut Vec<u8>) {
+    put_array(out, 5);
+    [range.mirrors.0.into(), range.low, range.high, range.keys, range.sum]
+        .iter()
+        .for_each(|&n| put_uint(out, n));
+}
+
+pub(super) fn decode_range(r: &mut Reader<'_>) -> Result<RangeDigest, DecodeError> {
+    let later = r.fields("range", 5)?;
+    let (mirrors, low, high) = decode_bounds(r)?;
+    let range = RangeDigest { mirrors, low, high, keys: r.uint("keys")?, sum: r.uint("sum")? };
+    r.skip(later)?;
+    Ok(range)
+}
+
+/// `[mirrors, low, high, packed keys]`
+pub(super) fn encode_list(list: &RangeList, out: &mut Vec<u8>) {
+    put_array(out, 4);
+    [list.mirrors.0.into(), list.low, list.high].iter().for_each(|&n| put_uint(out, n));
+    put_bytes_len(out, list.keys.len() * HASHED_KEY_BYTES);
+    for key in &list.keys {
+        out.extend_from_slice(&key.hash.to_be_bytes());
+        out.extend_from_slice(&key.digest.to_be_bytes());
+    }
+}
+
+pub(super) fn decode_list(r: &mut Reader<'_>) -> Result<RangeList, DecodeError> {
+    let later = r.fields("list", 4)?;
+    let (mirrors, low, high) = decode_bounds(r)?;
+    let keys: Vec<_> = packed::<HASHED_KEY_BYTES>(r, "keys", MAX_KEYS_PER_RANGE)?
+        .map(|bytes| {
+            let both = u128::from_be_bytes(*bytes);
+            HashedKey { hash: (both >> 64) as u64, digest: both as u64 }
+        })
+        .collect();
+    if !keys.is_sorted_by_key(|k| k.hash) || keys.iter().any(|k| k.hash < low || k.hash > high) {
+        return Err(DecodeError::Malformed("keys"));
+    }
+    r.skip(later)?;
+    Ok(RangeList { mirrors, low, high, keys })
+}
+
+fn decode_bounds(r: &mut Reader<'_>) -> Result<(Mirrors, u64, u64), DecodeError> {
+    let (mirrors, low, high) = (Mirrors(r.small("mirrors")?), r.uint("low")?, r.uint("high")?);
+    match low <= high {
+        true => Ok((mirrors, low, high)),
+        false => Err(DecodeError::Malformed("high")),
+    }
+}
+
+/// Elements of `BYTES` bytes each, packed into one byte string; at most `limit`.
+pub(super) fn packed<'a, const BYTES: usize>(
+    r: &mut Reader<'a>,
+    field: &'static str,
+    limit: usize,
+) -> Result<impl Iterator<Item = &'a [u8; BYTES]> + use<'a, BYTES>, DecodeError> {
+    let (elements, odd) = r.bytes(field)?.as_chunks::<BYTES>();
+    match odd.is_empty() && elements.len() <= limit {
+        true => Ok(elements.iter()),
+        false => Err(DecodeError::Malformed(field)),
+    }
+}

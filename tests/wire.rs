@@ -1,0 +1,529 @@
+//! The bytes of messages, hellos and frames: what goes in comes out, nothing else breaks it, and
+//! the format stays what it was.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use bytes::Bytes;
+use proptest::{collection::vec, option, prelude::*};
+use turbopump::{
+    model::{
+        Actor, Context, Digest, Dot, Key, Kind, MAX_ADDRS, MAX_RANGES_PER_ACTOR, Member, MemberState,
+        Mirrors, NodeId, Record, Version,
+    },
+    wire::{
+        AckStatus, DecodeError, FRAME_HEADER_BYTES, FrameError, FrameType, HashedKey, Header, Hello,
+        MAX_CONTEXT_RANGES, MAX_HASHES_PER_WANT, Message, RangeDigest, RangeList, Refusal, WIRE_VERSION,
+    },
+};
+
+fn encoded(message: &Message) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    message.encode(&mut bytes);
+    bytes
+}
+
+fn decoded(bytes: &[u8]) -> (Result<Message, DecodeError>, usize) {
+    let mut input = Bytes::copy_from_slice(bytes);
+    let message = Message::decode(&mut input);
+    (message, input.len())
+}
+
+fn keys() -> impl Strategy<Value = Key> {
+    prop_oneof![".{1,20}", "[a-z/.]{200,1024}"].prop_map(|name| Key::new(name).unwrap())
+}
+
+fn node_ids() -> impl Strategy<Value = NodeId> {
+    "[A-Za-z0-9._-]{1,32}".prop_map(|id| id.parse().unwrap())
+}
+
+/// Small and large numbers alike: MessagePack has five widths.
+fn numbers() -> impl Strategy<Value = u64> {
+    (any::<u64>(), 0_u32..64).prop_map(|(number, shift)| number >> shift)
+}
+
+fn contexts() -> impl Strategy<Value = Context> {
+    vec((0_u64..4, numbers(), 1_u64..50), 0..12).prop_map(|ranges| {
+        let mut context = Context::EMPTY;
+        ranges
+            .iter()
+            .for_each(|&(actor, low, len)| context.add(Actor(actor * 99), low, low.saturating_add(len)));
+        context
+    })
+}
+
+fn versions() -> impl Strategy<Value = Version> {
+    let kinds = prop_oneof![Just(Kind::Value), Just(Kind::Tombstone)];
+    let numbers =
+        (any::<u64>(), 1..=u64::MAX, numbers(), numbers(), option::of(numbers()), any::<u16>(), numbers());
+    (numbers, kinds, contexts(), any::<[u8; 32]>()).prop_map(
+        |((actor, counter, back, written_ms, expires_ms, mirrors, len), kind, context, digest)| Version {
+            dot: Dot { actor: Actor(actor), counter },
+            since: (counter - 1).saturating_sub(back),
+            context,
+            written_ms,
+            expires_ms,
+            kind,
+            mirrors: Mirrors(mirrors),
+            len: if kind == Kind::Tombstone { 0 } else { len },
+            digest: Digest(digest),
+        },
+    )
+}
+
+fn values() -> impl Strategy<Value = Option<Bytes>> {
+    option::of(prop_oneof![vec(any::<u8>(), 0..40), vec(any::<u8>(), 200..300)].prop_map(Bytes::from))
+}
+
+fn records() -> impl Strategy<Value = Record> {
+    (versions(), values()).prop_map(|(version, value)| Record { version: version.into(), value })
+}
+
+fn addrs() -> impl Strategy<Value = SocketAddr> {
+    prop_oneof![
+        (any::<[u8; 4]>(), any::<u16>()).prop_map(SocketAddr::from),
+        (any::<[u8; 16]>(), any::<u16>()).prop_map(SocketAddr::from),
+    ]
+}
+
+fn entries() -> impl Strategy<Value = Member> {
+    let states =
+        prop_oneof![Just(MemberState::Active), Just(MemberState::Leaving), Just(MemberState::Removed)];
+    (node_ids(), any::<u32>(), states, numbers(), any::<u16>(), vec(addrs(), 0..=MAX_ADDRS)).prop_map(
+        |(id, generation, state, revision, weight, addrs)| Member {
+            id,
+            generation,
+            state,
+            revision,
+            weight,
+            addrs,
+        },
+    )
+}
+
+fn bounds() -> impl Strategy<Value = (Mirrors, u64, u64)> {
+    (any::<u16>(), numbers(), numbers()).prop_map(|(mirrors, a, b)| (Mirrors(mirrors), a.min(b), a.max(b)))
+}
+
+fn ranges() -> impl Strategy<Value = RangeDigest> {
+    (bounds(), numbers(), any::<u64>()).prop_map(|((mirrors, low, high), keys, sum)| RangeDigest {
+        mirrors,
+        low,
+        high,
+        keys,
+        sum,
+    })
+}
+
+fn lists() -> impl Strategy<Value = RangeList> {
+    (bounds(), vec(any::<(u64, u64)>(), 0..10)).prop_map(|((mirrors, low, high), keys)| {
+        let within = |hash: u64| low + hash.checked_rem(high - low).unwrap_or(0);
+        let mut keys: Vec<_> =
+            keys.into_iter().map(|(hash, digest)| HashedKey { hash: within(hash), digest }).collect();
+        keys.sort();
+        RangeList { mirrors, low, high, keys }
+    })
+}
+
+fn statuses() -> impl Strategy<Value = AckStatus> {
+    use AckStatus::*;
+    prop::sample::select(vec![Stored, Known, Fetching, Busy, Failed])
+}
+
+fn messages() -> impl Strategy<Value = Message> {
+    prop_oneof![
+        (numbers(), keys(), versions(), values()).prop_map(|(tag, key, version, value)| Message::Write {
+            tag,
+            key,
+            version: version.into(),
+            value
+        }),
+        (numbers(), statuses()).prop_map(|(tag, status)| Message::WriteAck { tag, status }),
+        (numbers(), keys(), any::<bool>()).prop_map(|(tag, key, values)| Message::Read { tag, key, values }),
+        (numbers(), option::of(vec(records(), 0..4)))
+            .prop_map(|(tag, records)| Message::ReadReply { tag, records }),
+        (numbers(), keys(), contexts(), numbers())
+            .prop_map(|(tag, key, context, within_ms)| Message::Await { tag, key, context, within_ms }),
+        (numbers(), keys(), any::<(u64, u64)>(), numbers(), any::<u32>()).prop_map(
+            |(tag, key, (actor, counter), offset, len)| Message::Fetch {
+                tag,
+                key,
+                dot: Dot { actor: Actor(actor), counter },
+                offset,
+                len
+            }
+        ),
+        (numbers(), numbers(), values()).prop_map(|(tag, offset, bytes)| Message::Piece {
+            tag,
+            offset,
+            bytes
+        }),
+        (numbers(), any::<u64>()).prop_map(|(sequence, members)| Message::Ping { sequence, members }),
+        (numbers(), any::<u64>()).prop_map(|(sequence, members)| Message::Pong { sequence, members }),
+        (vec(entries(), 0..5), any::<bool>())
+            .prop_map(|(entries, reply)| Message::Members { entries, reply }),
+        vec(ranges(), 0..20).prop_map(|ranges| Message::Compare { ranges }),
+        vec(lists(), 0..4).prop_map(|ranges| Message::List { ranges }),
+        (any::<u16>(), vec(any::<u64>(), 0..40))
+            .prop_map(|(mirrors, hashes)| Message::Want { mirrors: Mirrors(mirrors), hashes }),
+        Just(Message::Bye),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(2_000) })]
+
+    #[test]
+    fn a_message_comes_out_as_it_went_in(message in messages(), next in messages()) {
+        let mut bytes = encoded(&message);
+        prop_assert!(bytes.len() <= message.encoded_len_hint(), "the hint is short: {message:?}");
+        let first = bytes.len();
+        next.encode(&mut bytes);
+        let all = bytes.len();
+        prop_assert_eq!(decoded(&bytes), (Ok(message), all - first));
+        prop_assert_eq!(decoded(&bytes[first..]), (Ok(next), 0));
+    }
+
+    #[test]
+    fn a_message_that_is_cut_short_says_so(message in messages(), part in 0.0..1.0) {
+        let bytes = encoded(&message);
+        let end = (bytes.len() as f64 * part) as usize;
+        prop_assert_eq!(decoded(&bytes[..end]), (Err(DecodeError::Truncated), 0));
+    }
+
+    #[test]
+    fn later_fields_are_skipped(message in messages(), count in 1_u8..=8) {
+        let mut bytes = encoded(&message);
+        prop_assert!(bytes[0] & 0xf0 == 0x90, "a short array");
+        bytes[0] += count;
+        // nil, a float, a map of an array to a text, an extension, a flag, bytes, -1, a number.
+        let fields: [&[u8]; 8] = [
+            &[0xc0], &[0xcb, 1, 2, 3, 4, 5, 6, 7, 8], &[0x81, 0x91, 0x90, 0xa2, b'h', b'i'],
+            &[0xd5, 3, 1, 2], &[0xc3], &[0xc4, 2, 9, 9], &[0xff], &[0xcd, 1, 0],
+        ];
+        fields[..usize::from(count)].iter().for_each(|field| bytes.extend_from_slice(field));
+        bytes.push(0x91);
+        prop_assert_eq!(decoded(&bytes), (Ok(message), 1));
+    }
+
+    #[test]
+    fn changed_bytes_never_panic_and_what_decodes_is_sound(
+        message in messages(),
+        changes in vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
+    ) {
+        let mut bytes = encoded(&message);
+        for (at, byte) in changes {
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+        }
+        sound(&bytes);
+    }
+
+    #[test]
+    fn any_bytes_never_panic_and_what_decodes_is_sound(bytes in vec(any::<u8>(), 0..200)) {
+        sound(&bytes);
+    }
+
+    #[test]
+    fn a_hello_comes_out_as_it_went_in(
+        (cluster, id, incarnation, partitions) in (".{0,60}", node_ids(), numbers(), any::<u32>()),
+        (placement, token, echo) in ("[a-z]{0,60}", numbers(), numbers()),
+        refusal in option::of(prop::sample::select(Refusal::ALL.to_vec())),
+    ) {
+        let hello = Hello { cluster, id, incarnation, partitions, placement, token, echo, refusal };
+        let frame = hello.to_frame();
+        let header = Header::parse(&frame).unwrap();
+        prop_assert_eq!((header.kind, header.token), (FrameType::Hello, 0));
+        prop_assert_eq!(Hello::decode(&frame.slice(FRAME_HEADER_BYTES..)), Ok(hello));
+    }
+
+    #[test]
+    fn a_header_comes_out_as_it_went_in(token in any::<u64>(), len in 0_usize..100, is_hello in any::<bool>()) {
+        let kind = if is_hello { FrameType::Hello } else { FrameType::Messages };
+        let header = Header { kind, token, len: len as u32 };
+        let mut frame = header.emit().to_vec();
+        frame.resize(FRAME_HEADER_BYTES + len, 0);
+        prop_assert_eq!(Header::parse(&frame), Ok(header));
+        frame.push(0);
+        prop_assert_eq!(Header::parse(&frame), Err(FrameError::Length));
+    }
+}
+
+/// Decodes until nothing is left; what decodes must survive another round.
+fn sound(bytes: &[u8]) {
+    let mut input = Bytes::copy_from_slice(bytes);
+    while !input.is_empty() {
+        let before = input.len();
+        let message = Message::decode(&mut input);
+        assert!(input.len() < before, "nothing was taken");
+        if let Ok(message) = message {
+            assert_eq!(decoded(&encoded(&message)), (Ok(message), 0));
+        }
+    }
+}
+
+fn version() -> Version {
+    let mut context = Context::EMPTY;
+    context.add(Actor(0x0102_0304_0506_0708), 0, 7);
+    context.add(Actor(9), 300, 70_000);
+    Version {
+        dot: Dot { actor: Actor(0xfedc_ba98_7654_3210), counter: 258 },
+        since: 5,
+        context,
+        written_ms: 1_700_000_000_000,
+        expires_ms: None,
+        kind: Kind::Value,
+        mirrors: Mirrors(3),
+        len: 5,
+        digest: Digest::of(b"hello"),
+    }
+}
+
+fn write_of(version: Version) -> Message {
+    let (key, value) = (Key::new("key").unwrap(), Some(Bytes::from_static(b"hello")));
+    Message::Write { tag: 42, key, version: Arc::new(version), value }
+}
+
+fn refusal_of(version: Version) -> Result<Message, DecodeError> {
+    let (message, left) = decoded(&encoded(&write_of(version)));
+    assert_eq!(left, 0);
+    message
+}
+
+#[test]
+fn versions_that_break_their_promises_are_refused() {
+    let malformed = |field| Err(DecodeError::Malformed(field));
+    assert_eq!(refusal_of(Version { since: 258, ..version() }), malformed("since"));
+    let mut context = Context::EMPTY;
+    context.add(version().dot.actor, 250, 260);
+    assert_eq!(refusal_of(Version { context, ..version() }), malformed("context"));
+    assert_eq!(refusal_of(Version { kind: Kind::Tombstone, ..version() }), malformed("len"));
+}
+
+/// Method: an `Await` with a context written by hand, as (actor, low, high).
+fn await_with(ranges: &[(u8, u8, u8)]) -> Result<Message, DecodeError> {
+    let mut bytes = vec![0x95, 5, 1, 0xa1, b'k', 0xdc, 0, 3 * ranges.len() as u8];
+    ranges.iter().for_each(|&(actor, low, high)| bytes.extend_from_slice(&[actor, low, high]));
+    bytes.push(9);
+    decoded(&bytes).0
+}
+
+#[test]
+fn contexts_come_in_order_without_empty_or_touching_ranges() {
+    assert!(await_with(&[]).is_ok());
+    assert!(await_with(&[(1, 0, 5), (1, 6, 7), (2, 0, 1)]).is_ok());
+    for bad in [
+        [(1, 0, 5), (1, 5, 7)],
+        [(1, 0, 5), (1, 3, 7)],
+        [(1, 6, 7), (1, 0, 5)],
+        [(2, 0, 5), (1, 0, 5)],
+        [(1, 5, 5), (2, 0, 1)],
+        [(1, 6, 5), (2, 0, 1)],
+    ] {
+        assert_eq!(await_with(&bad), Err(DecodeError::Malformed("context")), "{bad:?}");
+    }
+}
+
+#[test]
+fn a_context_with_more_holes_than_it_may_keep_is_refused() {
+    let mut bytes = vec![0x95, 5, 1, 0xa1, b'k', 0xdc];
+    bytes.extend_from_slice(&(3 * (MAX_RANGES_PER_ACTOR as u16 + 1)).to_be_bytes());
+    for n in 0..=MAX_RANGES_PER_ACTOR as u16 {
+        let [low, high] = [10 * n, 10 * n + 1].map(u16::to_be_bytes);
+        bytes.extend_from_slice(&[1, 0xcd, low[0], low[1], 0xcd, high[0], high[1]]);
+    }
+    bytes.push(9);
+    assert_eq!(decoded(&bytes).0, Err(DecodeError::Malformed("context")));
+}
+
+#[test]
+fn counts_beyond_their_limit_or_the_bytes_are_refused_before_anything_is_allocated() {
+    // A reply with four billion records, a context with a million ranges, a key of 4 GiB.
+    let huge: [&[u8]; 3] = [
+        &[0x93, 4, 1, 0xdd, 0xff, 0xff, 0xff, 0xff, 0xc0],
+        &[0x95, 5, 1, 0xa1, b'k', 0xdd, 0, 0x2d, 0xc6, 0xc0, 0],
+        &[0x94, 3, 1, 0xdb, 0xff, 0xff, 0xff, 0xff, b'k'],
+    ];
+    for (bytes, error) in huge.into_iter().zip([
+        DecodeError::Malformed("records"),
+        DecodeError::Malformed("context"),
+        DecodeError::Truncated,
+    ]) {
+        assert_eq!(decoded(bytes), (Err(error), 0));
+    }
+    let within = [0x93, 4, 1, 0xdc, 0x03, 0xff, 0xc0];
+    assert_eq!(decoded(&within), (Err(DecodeError::Truncated), 0));
+    let want = Message::Want { mirrors: Mirrors(1), hashes: vec![0; MAX_HASHES_PER_WANT + 1] };
+    assert_eq!(decoded(&encoded(&want)).0, Err(DecodeError::Malformed("hashes")));
+    const { assert!(MAX_CONTEXT_RANGES >= 8 * MAX_RANGES_PER_ACTOR) };
+}
+
+#[test]
+fn ranges_are_not_empty_and_list_their_own_keys_in_order() {
+    let list = |low, high, hashes: &[u64]| {
+        let keys = hashes.iter().map(|&hash| HashedKey { hash, digest: 1 }).collect();
+        decoded(&encoded(&Message::List {
+            ranges: vec![RangeList { mirrors: Mirrors(1), low, high, keys }],
+            reply: true,
+        }))
+        .0
+    };
+    assert!(list(5, 9, &[5, 7, 7, 9]).is_ok());
+    assert!(list(5, 5, &[]).is_ok());
+    assert_eq!(list(6, 5, &[]), Err(DecodeError::Malformed("high")));
+    for bad in [&[7, 6][..], &[4], &[10]] {
+        assert_eq!(list(5, 9, bad), Err(DecodeError::Malformed("keys")));
+    }
+}
+
+#[test]
+fn nesting_costs_no_stack() {
+    // Bye with one more field: an array in an array, a million deep.
+    let mut bytes = vec![0x92, 14];
+    bytes.resize(1_000_000, 0x91);
+    bytes.push(0xc0);
+    assert_eq!(decoded(&bytes), (Ok(Message::Bye), 0));
+}
+
+#[test]
+fn values_share_the_memory_of_the_frame() {
+    let mut input = Bytes::from(encoded(&write_of(version())));
+    let whole = input.as_ptr_range();
+    let Ok(Message::Write { value: Some(value), .. }) = Message::decode(&mut input) else { panic!() };
+    assert!(whole.contains(&value.as_ptr()));
+}
+
+#[test]
+fn an_unknown_message_or_a_bad_field_costs_that_message_only() {
+    let mut bytes = vec![0x92, 0xcc, 200, 0x92, 0xc0, 0xa1, b'x'];
+    assert_eq!(decoded(&bytes), (Err(DecodeError::UnknownType(200)), 0));
+    bytes.extend_from_slice(&[0x93, 2, 1, 99]);
+    assert_eq!(decoded(&bytes[7..]), (Err(DecodeError::Malformed("status")), 0));
+    bytes.extend_from_slice(&[0x91, 14]);
+    assert_eq!(decoded(&bytes), (Err(DecodeError::UnknownType(200)), 6));
+    assert_eq!(decoded(&bytes[7..]), (Err(DecodeError::Malformed("status")), 2));
+    assert_eq!(decoded(&bytes[11..]), (Ok(Message::Bye), 0));
+}
+
+#[test]
+fn frames_of_others_are_refused_with_the_reason() {
+    let good = Header { kind: FrameType::Messages, token: 1, len: 0 }.emit();
+    assert!(Header::parse(&good).is_ok());
+    let with = |at: usize, byte: u8| {
+        let mut frame = good;
+        frame[at] = byte;
+        Header::parse(&frame)
+    };
+    assert_eq!(with(0, b'x'), Err(FrameError::NotOurs));
+    assert_eq!(with(2, WIRE_VERSION + 1), Err(FrameError::Version(WIRE_VERSION + 1)));
+    assert_eq!(with(3, 0), Err(FrameError::Type(0)));
+    assert_eq!(with(3, 3), Err(FrameError::Type(3)));
+    assert_eq!(with(7, 1), Err(FrameError::Length));
+    assert_eq!(Header::parse(&good[..15]), Err(FrameError::NotOurs));
+    assert_eq!(Header::parse(b""), Err(FrameError::NotOurs));
+}
+
+#[test]
+fn a_refusal_of_a_later_release_is_still_a_refusal() {
+    let local: NodeId = "n".parse().unwrap();
+    let hello = Hello {
+        cluster: "c".into(),
+        id: local,
+        incarnation: 1,
+        partitions: 1,
+        placement: "p".into(),
+        token: 1,
+        echo: 1,
+        refusal: None,
+    };
+    let mut body = hello.to_frame()[FRAME_HEADER_BYTES..].to_vec();
+    *body.last_mut().unwrap() = 99;
+    assert_eq!(Hello::decode(&body.into()).unwrap().refusal, Some(Refusal::Other));
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+/// The format is frozen: these bytes may gain company, and never change.
+#[test]
+fn golden_bytes() {
+    let key = || Key::new("key").unwrap();
+    let dot = Dot { actor: Actor(0xfedc_ba98_7654_3210), counter: 258 };
+    let member = Member {
+        id: "n1".parse().unwrap(),
+        generation: 1,
+        state: MemberState::Leaving,
+        revision: 300,
+        weight: 2,
+        addrs: vec!["127.0.0.1:1593".parse().unwrap(), "[::1]:1593".parse().unwrap()],
+    };
+    let mirrors = Mirrors(3);
+    let range = RangeDigest { mirrors, low: 0, high: u64::MAX, keys: 1_000, sum: 0x1122_3344_5566_7788 };
+    let list = RangeList { mirrors, low: 1, high: 2, keys: vec![HashedKey { hash: 2, digest: 0xab }] };
+    let mut context = Context::EMPTY;
+    context.add(Actor(1), 2, 3);
+    let tombstone = Version {
+        kind: Kind::Tombstone,
+        len: 0,
+        digest: Digest::of(b""),
+        expires_ms: Some(1_700_000_000_001),
+        context: Context::EMPTY,
+        ..version()
+    };
+    let record = Record { version: tombstone.into(), value: None };
+    let vectors: Vec<(Message, &str)> = vec![
+        (
+            write_of(version()),
+            "95012aa36b65799acffedcba9876543210cd0102059609cd012cce00011170cf0102030405060708\
+             0007cf0000018bcfe56800c0000305c420ea8f163db38682925e4491c5e58d4bb3506ef8c14eb78a\
+             86e908c5624a67200fc40568656c6c6f",
+        ),
+        (Message::WriteAck { tag: 42, status: AckStatus::Stored }, "93022a00"),
+        (Message::Read { tag: 42, key: key(), values: true }, "94032aa36b6579c3"),
+        (Message::ReadReply { tag: 42, records: None }, "93042ac0"),
+        (
+            Message::ReadReply { tag: 42, records: Some(vec![record]) },
+            "93042a91929acffedcba9876543210cd01020590cf0000018bcfe56800cf0000018bcfe568010103\
+             00c420af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262c0",
+        ),
+        (Message::Await { tag: 42, key: key(), context, within_ms: 9_000 }, "95052aa36b657993010203cd2328"),
+        (
+            Message::Fetch { tag: 42, key: key(), dot, offset: 65_536, len: 1_024 },
+            "97062acffedcba9876543210cd0102ce00010000cd0400a36b6579",
+        ),
+        (
+            Message::Piece { tag: 42, offset: 65_536, bytes: Some(Bytes::from_static(b"abc")) },
+            "94072ace00010000c403616263",
+        ),
+        (Message::Ping { sequence: 200, members: 0x0102_0304_0506_0708 }, "9308ccc8cf0102030405060708"),
+        (Message::Pong { sequence: 200, members: 1 }, "9309ccc801"),
+        (
+            Message::Members { entries: vec![member], reply: true },
+            "930a9196a26e310101cd012c0292c4067f0000010639c41200000000000000000000000000000001\
+             0639c3",
+        ),
+        (Message::Compare { ranges: vec![range] }, "920b91950300cfffffffffffffffffcd03e8cf1122334455667788"),
+        (Message::List { ranges: vec![list] }, "920c9194030102c410000000000000000200000000000000ab"),
+        (Message::Want { mirrors, hashes: vec![1, u64::MAX] }, "930d03c4100000000000000001ffffffffffffffff"),
+        (Message::Bye, "910e"),
+    ];
+    for (message, golden) in vectors {
+        assert_eq!(hex(&encoded(&message)), golden, "{message:?}");
+        assert_eq!(decoded(&encoded(&message)), (Ok(message), 0));
+    }
+    let hello = Hello {
+        cluster: "test".into(),
+        id: "n1".parse().unwrap(),
+        incarnation: 7,
+        partitions: 1_024,
+        placement: "ring".into(),
+        token: 0x1122_3344_5566_7788,
+        echo: 0,
+        refusal: Some(Refusal::RemovedNode),
+    };
+    assert_eq!(
+        hex(&hello.to_frame()),
+        "747001010000001d000000000000000098a474657374a26e3107cd0400a472696e67cf1122334455\
+             6677880005"
+    );
+}
