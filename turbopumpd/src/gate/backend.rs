@@ -13,7 +13,7 @@
 //! it did not come through the gate and gets nothing.
 
 use std::{
-    io::{self, Cursor, Read as _},
+    io::{self, Cursor},
     os::unix::fs::PermissionsExt,
     panic::{AssertUnwindSafe, catch_unwind},
     path::PathBuf,

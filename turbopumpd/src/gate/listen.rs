@@ -7,7 +7,7 @@
 
 use std::{
     fmt,
-    io::{self, Read, Write},
+    io::{self, Read as _, Write as _},
     net::{Shutdown, SocketAddr, ToSocketAddrs},
     os::unix::fs::{FileTypeExt, MetadataExt},
     path::{Path, PathBuf},
