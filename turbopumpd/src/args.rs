@@ -7,11 +7,7 @@ use std::{
 };
 
 use clap::{Parser, ValueEnum};
-use turbopump::{
-    config::Ack,
-    model::{Mirrors, NodeId},
-    partition::PartitionCount,
-};
+use turbopump::{Ack, Mirrors, NodeId, PartitionCount};
 
 use crate::{
     gate::ListenAt,

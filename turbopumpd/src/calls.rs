@@ -11,11 +11,8 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use turbopump::{
-    config::Read,
-    core::{KeyPage, Written},
-    error::{ReadError, SubmitError, WriteError},
-    model::{Key, Kind, Member, MemberState, Record, Version},
-    operations::Reading,
+    Key, KeyPage, Member, MemberState, Read, ReadError, Reading, Record, SubmitError, Version, WriteError,
+    Written, model::Kind,
 };
 
 use crate::{
@@ -212,7 +209,7 @@ pub fn read(app: &Arc<App>, params: &Params, asked: Asked) -> Begun {
 }
 
 struct Wanted {
-    version: Option<turbopump::model::Dot>,
+    version: Option<turbopump::Dot>,
     all: bool,
 }
 

@@ -5,7 +5,7 @@ use prometheus_client::{
     metrics::{counter::Counter, gauge::Gauge},
     registry::Registry,
 };
-use turbopump::core::Stats;
+use turbopump::Stats;
 
 use crate::gate::GateStats;
 

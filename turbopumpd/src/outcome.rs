@@ -1,6 +1,6 @@
 //! The library's errors as rows of the contract.
 
-use turbopump::error::{MemberError, ReadError, SubmitError, WriteError};
+use turbopump::{MemberError, ReadError, SubmitError, WriteError};
 
 use crate::{gate::Reply, reply};
 

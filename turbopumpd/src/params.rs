@@ -11,8 +11,8 @@ use std::{net::SocketAddr, str::FromStr, time::Duration};
 
 use percent_encoding::percent_decode_str;
 use turbopump::{
-    config::{Ack, Read},
-    model::{Context, Dot, Key, KeyError, MAX_ADDRS, MAX_KEY_BYTES, Mirrors, NodeId},
+    Ack, Context, Dot, Key, Mirrors, NodeId, Read,
+    model::{KeyError, MAX_ADDRS, MAX_KEY_BYTES},
 };
 
 /// Longest time to live: 100 years, in seconds. Longer ones are mistakes.

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use serde_json::{Value, json};
-use turbopump::model::{Record, Siblings};
+use turbopump::{Record, Siblings};
 
 use crate::{
     gate::{Exchange, Reply},

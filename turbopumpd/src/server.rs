@@ -25,13 +25,10 @@ use signal_hook::{
     iterator::Signals,
 };
 use turbopump::{
-    Node,
-    config::Config,
-    core::Stats,
-    model::Mirrors,
-    partition::{Everywhere, Partitioner, Ring},
-    storage::{Durability, FileStorage, MemoryStorage, Storage},
-    transport::{Transport, UdpTransport},
+    Config, Mirrors, Node, Stats,
+    partition::Everywhere,
+    storage::{Durability, FileStorage, MemoryStorage},
+    transport::UdpTransport,
 };
 
 use crate::{
@@ -65,8 +62,8 @@ pub struct App {
     pub limits: AppLimits,
     /// Mirrors of a write that names none.
     pub default_mirrors: Mirrors,
-    /// What `/status` says of the parts.
-    pub parts: PartNames,
+    /// Whether every key lives on every node.
+    pub is_clone: bool,
     /// When it started.
     pub started: Instant,
 }
@@ -78,17 +75,6 @@ pub struct AppLimits {
     pub max_value_bytes: u64,
 }
 
-/// Words for the parts of the node.
-#[derive(Clone, Copy, Debug)]
-pub struct PartNames {
-    /// `udp` or `udt`.
-    pub transport: &'static str,
-    /// `memory` or `file`.
-    pub store: &'static str,
-    /// `partition` or `clone`.
-    pub mode: &'static str,
-}
-
 impl App {
     /// What `/status` says.
     pub fn status(&self, stats: &Stats) -> Value {
@@ -96,9 +82,9 @@ impl App {
             "state": "running",
             "node": self.node.id().as_str(),
             "version": env!("CARGO_PKG_VERSION"),
-            "transport": self.parts.transport,
-            "store": self.parts.store,
-            "mode": self.parts.mode,
+            "transport": self.node.transport_kind(),
+            "store": self.node.storage_kind(),
+            "mode": if self.is_clone { "clone" } else { "partition" },
             "mirrors": self.default_mirrors.0,
             "members": stats.members,
             "keys": stats.keys,
@@ -121,13 +107,13 @@ pub fn run(args: &Args) -> Result<(), String> {
     let socket_files: Vec<PathBuf> = args.local_addr.iter().filter_map(socket_file).collect();
 
     let gate_stats = Arc::new(GateStats::default());
-    let (node, parts) = start_node(args)?;
+    let node = start_node(args)?;
     let app = Arc::new(App {
         node: node.clone(),
         gate_stats: gate_stats.clone(),
         limits: AppLimits { max_value_bytes: args.max_value },
         default_mirrors: args.mirrors,
-        parts,
+        is_clone: args.clone,
         started: Instant::now(),
     });
     let gate = Gate::start(GateParts {
@@ -179,23 +165,9 @@ fn bind_all(addrs: &[ListenAt]) -> Result<Vec<Listener>, String> {
     addrs.iter().map(|at| Listener::bind(at).map_err(|e| format!("can't listen on {at}: {e}"))).collect()
 }
 
-fn start_node(args: &Args) -> Result<(Node, PartNames), String> {
+fn start_node(args: &Args) -> Result<Node, String> {
     std::fs::create_dir_all(&args.home).map_err(|e| format!("{}: {e}", args.home.display()))?;
-    let durability = match args.durability {
-        DurabilityArg::Synced => Durability::Synced,
-        DurabilityArg::Buffered => Durability::Buffered,
-    };
-    let (store, storage): (_, Arc<dyn Storage>) = match &args.store {
-        StoreKind::Memory => ("memory", Arc::new(MemoryStorage::new())),
-        StoreKind::File(path) => {
-            let path = args.home.join(path);
-            ("file", Arc::new(FileStorage::open(&path, durability).map_err(line)?))
-        }
-    };
-    let (mode, partitioner): (_, Arc<dyn Partitioner>) =
-        if args.clone { ("clone", Arc::new(Everywhere)) } else { ("partition", Arc::new(Ring)) };
     let peers = SocketAddr::new(args.bind, args.port);
-    let (name, transport) = transport(args, peers);
     let config = Config {
         mirrors: args.mirrors,
         ack: args.ack,
@@ -207,9 +179,7 @@ fn start_node(args: &Args) -> Result<(Node, PartNames), String> {
     };
     let mut builder = Node::builder()
         .home(&args.home)
-        .transport(transport)
-        .storage(storage)
-        .partitioner(partitioner)
+        .listen(peers)
         .partitions(args.partitions)
         .cluster(&args.cluster)
         .config(config);
@@ -219,15 +189,23 @@ fn start_node(args: &Args) -> Result<(Node, PartNames), String> {
     if let Some(advertise) = args.advertise {
         builder = builder.advertise(advertise);
     }
-    let node = builder.start().map_err(line)?;
-    Ok((node, PartNames { transport: name, store, mode }))
-}
-
-fn transport(args: &Args, peers: SocketAddr) -> (&'static str, Box<dyn Transport>) {
     if args.udp {
-        return ("udp", Box::new(UdpTransport::bind(peers)));
+        builder = builder.transport(UdpTransport::bind(peers));
     }
-    ("udt", Box::new(turbopump::transport::UdtTransport::bind(peers)))
+    if args.clone {
+        builder = builder.partitioner(Everywhere);
+    }
+    builder = match &args.store {
+        StoreKind::Memory => builder.storage(MemoryStorage::new()),
+        StoreKind::File(path) => {
+            let durability = match args.durability {
+                DurabilityArg::Synced => Durability::Synced,
+                DurabilityArg::Buffered => Durability::Buffered,
+            };
+            builder.storage(FileStorage::open(args.home.join(path), durability).map_err(line)?)
+        }
+    };
+    builder.start().map_err(line)
 }
 
 fn limits(args: &Args) -> Limits {

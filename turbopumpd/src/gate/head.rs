@@ -129,7 +129,7 @@ fn understand(bytes: &[u8], limits: &Limits) -> Result<RequestHead, Refusal> {
             let detail = format!("There are more than {MAX_HEADER_LINES} header lines.");
             return Err(Refusal::new(431, "too_long", detail));
         }
-        Err(httparse::Error::Version) => {
+        Err(httparse::Error::Version) if names_http(bytes) => {
             return Err(Refusal::new(505, "http_version", "This daemon speaks HTTP/1.0 and HTTP/1.1."));
         }
         _ => return Err(Refusal::malformed("The request line or a header is malformed.")),
@@ -171,6 +171,13 @@ fn understand(bytes: &[u8], limits: &Limits) -> Result<RequestHead, Refusal> {
         BodyFraming::Length(n) if n > limits.body_bytes => Err(Refusal::too_large(limits.body_bytes)),
         _ => Ok(head),
     }
+}
+
+/// Whether the request line has three words and the last one is some version of HTTP.
+fn names_http(head: &[u8]) -> bool {
+    let line = head.split(|&b| b == b'\r').next().unwrap_or_default();
+    let words: Vec<&[u8]> = line.split(|&b| b == b' ').collect();
+    words.len() == 3 && words[2].starts_with(b"HTTP/")
 }
 
 /// Path and query of a target; a proxy's absolute form is cut down to them.
