@@ -1,2 +1,29 @@
-//! The turbopump daemon.
-fn main() {}
+//! The turbopump daemon: one node of the cluster behind HTTP/1.1.
+
+#![forbid(unsafe_code)]
+
+use std::process;
+
+use clap::{Parser, error::ErrorKind};
+use turbopumpd::{args::Args, server};
+
+fn main() {
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(e) if matches!(e.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => e.exit(),
+        Err(e) => {
+            let text = e.render().to_string();
+            let first = text.lines().next().unwrap_or_default();
+            refuse(first.strip_prefix("error: ").unwrap_or(first));
+        }
+    };
+    if let Err(reason) = server::run(&args) {
+        refuse(&reason);
+    }
+}
+
+/// One clear line, and the code that says that nothing ran.
+fn refuse(reason: &str) -> ! {
+    eprintln!("turbopumpd: {reason}");
+    process::exit(server::EXIT_WRONG)
+}

@@ -1,0 +1,205 @@
+//! The command line: every option, its default, and the environment variable beside it.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    str::FromStr,
+};
+
+use clap::{Parser, ValueEnum};
+use turbopump::{Ack, Mirrors, NodeId, PartitionCount};
+
+use crate::{
+    gate::ListenAt,
+    params::{ACK_FORMS, parse_ack},
+};
+
+/// A distributed key-value store: one node of it, behind HTTP and unix sockets.
+///
+/// Every option can also be given as an environment variable TURBOPUMP_<OPTION>.
+#[derive(Parser, Clone, Debug)]
+#[command(name = "turbopumpd", version, max_term_width = 110)]
+pub struct Args {
+    /// Where clients talk HTTP/1.1: HOST:PORT, :PORT (loopback) or a path = unix socket; repeatable
+    #[arg(
+        short,
+        long = "local-addr",
+        value_name = "ADDR",
+        env = "TURBOPUMP_LOCAL_ADDR",
+        default_value = "localhost:1592",
+        value_delimiter = ','
+    )]
+    pub local_addr: Vec<ListenAt>,
+
+    /// Peer port (UDP); 0 picks a free one
+    #[arg(short, long, value_name = "PORT", env = "TURBOPUMP_PORT", default_value_t = 1593)]
+    pub port: u16,
+
+    /// Address the peer port binds
+    #[arg(long, value_name = "IP", env = "TURBOPUMP_BIND", default_value = "127.0.0.1")]
+    pub bind: IpAddr,
+
+    /// What peers should dial, where it differs from --bind
+    #[arg(long, value_name = "IP:PORT", env = "TURBOPUMP_ADVERTISE")]
+    pub advertise: Option<SocketAddr>,
+
+    /// Identity, members and data live here
+    #[arg(long, value_name = "DIR", env = "TURBOPUMP_HOME", default_value = ".")]
+    pub home: PathBuf,
+
+    /// file | memory; a relative PATH is under --home
+    #[arg(long, value_name = "KIND[:PATH]", env = "TURBOPUMP_STORE", default_value = "file:store")]
+    pub store: StoreKind,
+
+    /// This node's id, where the members file names none [default: random, kept]
+    #[arg(long, value_name = "ID", env = "TURBOPUMP_NAME")]
+    pub name: Option<NodeId>,
+
+    /// Name of the cluster; nodes of another one are turned away
+    #[arg(long, value_name = "NAME", env = "TURBOPUMP_CLUSTER", default_value = "turbopump")]
+    pub cluster: String,
+
+    /// Every key on every node, whatever its mirrors
+    #[arg(short, long, env = "TURBOPUMP_CLONE")]
+    pub clone: bool,
+
+    /// Plain UDP between peers instead of UDT
+    #[arg(long, env = "TURBOPUMP_UDP")]
+    pub udp: bool,
+
+    /// Mirrors of a write that names none; 0 = all nodes
+    #[arg(long, value_name = "N", env = "TURBOPUMP_MIRRORS", default_value = "3", value_parser = parse_mirrors)]
+    pub mirrors: Mirrors,
+
+    /// local | N | quorum | all: default for writes
+    #[arg(long, value_name = "LEVEL", env = "TURBOPUMP_ACK", default_value = "local", value_parser = ack)]
+    pub ack: Ack,
+
+    /// Power of two, fixed when the cluster is born
+    #[arg(long, value_name = "N", env = "TURBOPUMP_PARTITIONS", default_value = "1024", value_parser = partitions)]
+    pub partitions: PartitionCount,
+
+    /// How often a random co-owner is compared with, in milliseconds
+    #[arg(long, value_name = "MS", env = "TURBOPUMP_SYNC_INTERVAL", default_value_t = 2000)]
+    pub sync_interval: u64,
+
+    /// synced: an acknowledged write survives a power cut; buffered: it survives the process
+    #[arg(long, value_name = "HOW", env = "TURBOPUMP_DURABILITY", default_value = "synced")]
+    pub durability: DurabilityArg,
+
+    /// Test only: a write stays here until sync spreads it
+    #[arg(long, env = "TURBOPUMP_NO_WRITE_CHAINING")]
+    pub no_write_chaining: bool,
+
+    /// Test only: no sync between peers
+    #[arg(long, env = "TURBOPUMP_NO_ACTIVE_SYNC")]
+    pub no_active_sync: bool,
+
+    /// Log lines on stderr: off, error, warn, info, debug or trace
+    #[arg(long, value_name = "LEVEL", env = "TURBOPUMP_LOG", default_value = "warn")]
+    pub log: log::LevelFilter,
+
+    /// Longest value, in bytes
+    #[arg(long, value_name = "BYTES", env = "TURBOPUMP_MAX_VALUE", default_value_t = 64 << 20, help_heading = "Limits")]
+    pub max_value: u64,
+
+    /// Client connections at once; past it an idle one makes room
+    #[arg(long, value_name = "N", env = "TURBOPUMP_MAX_CONNECTIONS", default_value_t = 4096, help_heading = "Limits")]
+    pub max_connections: usize,
+
+    /// A request's head must be complete within this time
+    #[arg(long, value_name = "MS", env = "TURBOPUMP_HEAD_TIMEOUT", default_value_t = 10_000, help_heading = "Limits")]
+    pub head_timeout: u64,
+
+    /// A body must not stand still for longer
+    #[arg(long, value_name = "MS", env = "TURBOPUMP_BODY_TIMEOUT", default_value_t = 30_000, help_heading = "Limits")]
+    pub body_timeout: u64,
+
+    /// A kept-alive connection is closed after being idle for so long
+    #[arg(long, value_name = "MS", env = "TURBOPUMP_IDLE_TIMEOUT", default_value_t = 75_000, help_heading = "Limits")]
+    pub idle_timeout: u64,
+
+    /// Threads that route requests
+    #[arg(
+        long,
+        value_name = "N",
+        env = "TURBOPUMP_HANDLER_THREADS",
+        default_value_t = crate::gate::HANDLER_THREADS as u64,
+        value_parser = clap::value_parser!(u64).range(1..=64),
+        help_heading = "Limits"
+    )]
+    pub handler_threads: u64,
+}
+
+/// Where versions are kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StoreKind {
+    /// In memory: gone with the process.
+    Memory,
+    /// One file per version, below this path.
+    File(PathBuf),
+}
+
+/// What an acknowledged write survives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum DurabilityArg {
+    /// A power cut.
+    Synced,
+    /// The end of the process.
+    Buffered,
+}
+
+impl FromStr for StoreKind {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.split_once(':').unwrap_or((text, "")) {
+            ("memory", "") => Ok(Self::Memory),
+            ("file", "") => Ok(Self::File("store".into())),
+            ("file", path) => Ok(Self::File(path.into())),
+            _ => Err("a store is memory, file or file:PATH".into()),
+        }
+    }
+}
+
+fn parse_mirrors(text: &str) -> Result<Mirrors, String> {
+    text.parse().map(Mirrors).map_err(|_| "mirrors are a number from 0 to 65535, 0 means all nodes".into())
+}
+
+fn ack(text: &str) -> Result<Ack, String> {
+    parse_ack(text).ok_or_else(|| format!("an ack is {ACK_FORMS}"))
+}
+
+fn partitions(text: &str) -> Result<PartitionCount, String> {
+    let count = text.parse().map_err(|_| "partitions are a number, a power of two".to_owned())?;
+    PartitionCount::new(count).map_err(|e| e.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_options_are_consistent_and_have_the_promised_defaults() {
+        Args::command().debug_assert();
+        let args = Args::parse_from(["turbopumpd"]);
+        assert_eq!(args.local_addr, vec!["localhost:1592".parse().unwrap()]);
+        assert_eq!((args.port, args.mirrors, args.ack), (1593, Mirrors(3), Ack::Local));
+        assert_eq!((args.store, args.sync_interval), (StoreKind::File("store".into()), 2000));
+        assert_eq!(args.partitions.get(), 1024);
+    }
+
+    #[test]
+    fn local_addr_is_repeatable() {
+        let args = Args::parse_from(["turbopumpd", "-l", ":80", "-l", "/tmp/sock"]);
+        assert_eq!(args.local_addr.len(), 2);
+    }
+
+    #[test]
+    fn wrong_options_are_refused() {
+        for wrong in [["--store", "tape"], ["--ack", "0"], ["--partitions", "1000"], ["--port", "x"], ["-l", "a:b"]] {
+            assert!(Args::try_parse_from(["turbopumpd", wrong[0], wrong[1]]).is_err(), "{wrong:?}");
+        }
+    }
+}

@@ -1,0 +1,299 @@
+//! The side behind the gate: `tiny_http`, its handler threads, and what a handler gets to see.
+//!
+//! ```text
+//! gate ==lane==> tiny_http's thread for that lane -> its queue -> handler thread -> Handler
+//!      <===============================================  Exchange::respond, from any thread
+//! ```
+//!
+//! A handler must not block: it passes the [`Exchange`] on to whoever will answer. Bodies that
+//! stream are collected on a thread of their own first, and answers too long for a socket's
+//! buffer are written on one, so that neither a slow sender nor a slow reader holds up others.
+//!
+//! Each request carries a header of the gate with a secret of this process: what does not have
+//! it did not come through the gate and gets nothing.
+
+use std::{
+    io::{self, Cursor},
+    os::unix::fs::PermissionsExt,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tempfile::TempDir;
+use tiny_http::{Header, Request, Response, Server, StatusCode};
+
+use super::Origin;
+
+/// Answers up to this length fit the buffer of a lane's socket, so writing them never blocks.
+const INLINE_ANSWER_BYTES: usize = 32 * 1024;
+
+/// The header that carries the secret, the origin and the kind. Short: it is in every request.
+pub(super) const GATE_HEADER: &str = "G";
+
+/// Answers requests.
+pub trait Handler: Send + Sync + 'static {
+    /// Takes one request. Called from a few threads; must not block.
+    fn handle(&self, exchange: Exchange);
+}
+
+impl<F: Fn(Exchange) + Send + Sync + 'static> Handler for F {
+    fn handle(&self, exchange: Exchange) {
+        self(exchange);
+    }
+}
+
+/// What is sent back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reply {
+    /// The HTTP status.
+    pub status: u16,
+    /// Headers beside the length, the date and the connection.
+    pub headers: Vec<(&'static str, String)>,
+    /// The body.
+    pub body: Bytes,
+}
+
+/// One request and the right to answer it, once. Dropped unanswered, it answers 500.
+pub struct Exchange {
+    request: Option<Request>,
+    body: Bytes,
+    origin: Origin,
+}
+
+impl Exchange {
+    /// The method, in capitals.
+    pub fn method(&self) -> &str {
+        self.request().method().as_str()
+    }
+
+    /// Path and query, as sent.
+    pub fn target(&self) -> &str {
+        self.request().url()
+    }
+
+    /// A header's value. Only `Range`, `If-Range` and `If-None-Match` come through the gate.
+    pub fn header(&self, name: &'static str) -> Option<&str> {
+        self.request().headers().iter().find(|h| h.field.equiv(name)).map(|h| h.value.as_str())
+    }
+
+    /// Which kind of socket it came through.
+    pub fn origin(&self) -> Origin {
+        self.origin
+    }
+
+    /// The whole body.
+    pub fn take_body(&mut self) -> Bytes {
+        std::mem::take(&mut self.body)
+    }
+
+    /// Answers, from any thread. Does not block.
+    pub fn respond(mut self, reply: Reply) {
+        if let Some(request) = self.request.take() {
+            respond(request, reply);
+        }
+    }
+
+    fn request(&self) -> &Request {
+        self.request.as_ref().expect("taken only by respond and drop, which end it")
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        if let Some(request) = self.request.take() {
+            let body = "{\"error\":\"internal\",\"detail\":\"The daemon failed to answer; see its log.\"}\n";
+            respond(
+                request,
+                Reply {
+                    status: 500,
+                    headers: vec![("Content-Type", "application/json".into())],
+                    body: body.into(),
+                },
+            );
+        }
+    }
+}
+
+fn respond(request: Request, reply: Reply) {
+    if reply.body.len() <= INLINE_ANSWER_BYTES {
+        write_answer(request, reply);
+        return;
+    }
+    // Where no thread can be had, the request was dropped with its closure and answers 500.
+    let spawned = thread::Builder::new().name("gate-answer".into()).spawn(move || write_answer(request, reply));
+    if let Err(e) = spawned {
+        log::error!("no thread for a long answer: {e}");
+    }
+}
+
+fn write_answer(request: Request, reply: Reply) {
+    let length = reply.body.len();
+    let mut headers = Vec::with_capacity(reply.headers.len() + 1);
+    for (name, value) in &reply.headers {
+        // Control characters in a value would begin a header or an answer of their own.
+        let value: Vec<u8> =
+            value.bytes().map(|b| if (0x20..=0x7e).contains(&b) { b } else { b'?' }).collect();
+        headers.extend(Header::from_bytes(name.as_bytes(), value));
+    }
+    headers.extend(Header::from_bytes(&b"Server"[..], &b"turbopumpd"[..]));
+    let response =
+        Response::new(StatusCode(reply.status), headers, Cursor::new(reply.body), Some(length), None)
+            .with_chunked_threshold(usize::MAX);
+    if let Err(e) = request.respond(response) {
+        log::debug!("an answer was not taken: {e}");
+    }
+}
+
+/// What the gate tells the backend of each request, in one header.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Kind {
+    /// The gate wants to know that a lane is served.
+    Probe,
+    /// The body is complete.
+    Held,
+    /// The body follows in chunks, and its end is marked.
+    Marked,
+}
+
+/// The value of [`GATE_HEADER`].
+pub(super) fn gate_value(secret: &str, origin: Origin, kind: Kind) -> String {
+    let origin = match origin {
+        Origin::Tcp => 't',
+        Origin::Unix => 'u',
+    };
+    let kind = match kind {
+        Kind::Probe => 'p',
+        Kind::Held => 'h',
+        Kind::Marked => 'm',
+    };
+    format!("{secret}{origin}{kind}")
+}
+
+fn parse_gate_value(secret: &str, value: &str) -> Option<(Origin, Kind)> {
+    match value.strip_prefix(secret)?.as_bytes() {
+        [origin, kind] => {
+            let origin = if *origin == b'u' { Origin::Unix } else { Origin::Tcp };
+            let kind = match kind {
+                b'p' => Kind::Probe,
+                b'h' => Kind::Held,
+                _ => Kind::Marked,
+            };
+            Some((origin, kind))
+        }
+        _ => None,
+    }
+}
+
+/// The running `tiny_http`, and what it takes to start another.
+pub(super) struct Backend {
+    shared: Arc<Shared>,
+    servers: Mutex<Vec<Arc<Server>>>,
+    threads: usize,
+    folder: TempDir,
+}
+
+struct Shared {
+    secret: String,
+    handler: Box<dyn Handler>,
+    stopping: AtomicBool,
+}
+
+impl Backend {
+    /// Prepares the private folder. Nothing runs yet.
+    pub(super) fn new(handler: Box<dyn Handler>, secret: String, threads: usize) -> io::Result<Self> {
+        let folder = tempfile::Builder::new()
+            .prefix("turbopumpd-")
+            .permissions(std::fs::Permissions::from_mode(0o700))
+            .tempdir()?;
+        let shared = Arc::new(Shared { secret, handler, stopping: AtomicBool::new(false) });
+        Ok(Self { shared, servers: Mutex::new(Vec::new()), threads, folder })
+    }
+
+    /// Starts a `tiny_http` and says where it listens. Called again where the last one stopped
+    /// accepting, which any failed accept makes it do; requests on its lanes still end well.
+    pub(super) fn start_server(&self) -> io::Result<PathBuf> {
+        let mut servers = self.servers.lock();
+        let path = self.folder.path().join(format!("lanes-{}", servers.len()));
+        let server = Arc::new(Server::http_unix(&path).map_err(io::Error::other)?);
+        for _ in 0..self.threads {
+            let (server, shared) = (server.clone(), self.shared.clone());
+            thread::Builder::new().name("gate-handler".into()).spawn(move || serve(&server, &shared))?;
+        }
+        servers.push(server);
+        Ok(path)
+    }
+
+    /// Ends the handler threads.
+    pub(super) fn stop(&self) {
+        self.shared.stopping.store(true, Ordering::Release);
+        for server in self.servers.lock().drain(..) {
+            (0..self.threads).for_each(|_| server.unblock());
+        }
+    }
+}
+
+fn serve(server: &Server, shared: &Arc<Shared>) {
+    loop {
+        match server.recv() {
+            Ok(request) => {
+                if catch_unwind(AssertUnwindSafe(|| take_in(request, shared))).is_err() {
+                    log::error!("a handler panicked; its request was answered 500");
+                }
+            }
+            Err(_) if shared.stopping.load(Ordering::Acquire) => return,
+            Err(e) => log::error!("tiny_http accepts no more lanes: {e}"),
+        }
+    }
+}
+
+fn take_in(mut request: Request, shared: &Arc<Shared>) {
+    let header = request.headers().iter().find(|h| h.field.equiv(GATE_HEADER)).map(|h| h.value.as_str());
+    let Some((origin, kind)) = header.and_then(|v| parse_gate_value(&shared.secret, v)) else {
+        log::error!("a request came around the gate; it was refused");
+        let _ = request.respond(Response::empty(403));
+        return;
+    };
+    let length = request.body_length().unwrap_or(0);
+    match kind {
+        Kind::Probe => {
+            let _ = request.respond(Response::empty(204));
+        }
+        Kind::Held => {
+            let mut body = vec![0; length];
+            if length > 0 && request.as_reader().read_exact(&mut body).is_err() {
+                return;
+            }
+            shared.handler.handle(Exchange { request: Some(request), body: body.into(), origin });
+        }
+        Kind::Marked => {
+            let shared = shared.clone();
+            let spawned = thread::Builder::new().name("gate-body".into()).spawn(move || {
+                if let Some(body) = collect(&mut request, &shared.secret) {
+                    shared.handler.handle(Exchange { request: Some(request), body: body.into(), origin });
+                }
+            });
+            if let Err(e) = spawned {
+                log::error!("no thread for a long body: {e}");
+            }
+        }
+    }
+}
+
+/// Reads a body to its end. The mark proves that it was the end: a lane that breaks inside a
+/// chunk looks like an end to `tiny_http`.
+fn collect(request: &mut Request, secret: &str) -> Option<Vec<u8>> {
+    let mut body = Vec::new();
+    request.as_reader().read_to_end(&mut body).ok()?;
+    let length = body.len().checked_sub(secret.len())?;
+    (&body[length..] == secret.as_bytes()).then(|| {
+        body.truncate(length);
+        body
+    })
+}

@@ -1,0 +1,94 @@
+//! One private connection to `tiny_http`: it carries one request at a time.
+//!
+//! Not pipelined, although `tiny_http` could: an answer that waits for an earlier one would hold
+//! the thread that gives it, and that may be the thread on which the earlier one depends.
+
+use std::{
+    io::{self, Read, Write},
+    path::Path,
+    time::Instant,
+};
+
+use mio::{Interest, Registry, Token, net::UnixStream};
+
+use super::{client::Output, slots::SlotId};
+
+pub(super) struct Lane {
+    pub(super) stream: UnixStream,
+    pub(super) phase: Phase,
+    pub(super) readable: bool,
+    pub(super) read_closed: bool,
+    /// The request, where the socket did not take all of it at once.
+    pub(super) output: Output,
+    /// The answer, until it is complete or known to be long.
+    pub(super) input: Vec<u8>,
+    pub(super) answer: Answer,
+    /// Since when it has been in its phase.
+    pub(super) since: Instant,
+    pub(super) class: Class,
+}
+
+/// What a lane is doing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Phase {
+    /// The probe is on its way: nobody knows yet whether `tiny_http` serves it.
+    Opening,
+    Free,
+    Busy(SlotId),
+}
+
+/// How much of the answer is there.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Answer {
+    Head,
+    Streaming { left_bytes: u64 },
+}
+
+/// Requests that may take different shares of the lanes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Class {
+    /// Answered as soon as can be.
+    Quick,
+    /// Waits long by nature.
+    Long,
+    /// Its body streams.
+    Streaming,
+}
+
+impl Lane {
+    pub(super) fn connect(path: &Path, registry: &Registry, token: Token, now: Instant) -> io::Result<Self> {
+        let mut stream = UnixStream::connect(path)?;
+        registry.register(&mut stream, token, Interest::READABLE | Interest::WRITABLE)?;
+        Ok(Self {
+            stream,
+            phase: Phase::Opening,
+            readable: false,
+            read_closed: false,
+            output: Output::default(),
+            input: Vec::new(),
+            answer: Answer::Head,
+            since: now,
+            class: Class::Quick,
+        })
+    }
+
+    pub(super) fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let stream = &mut self.stream;
+        self.output.send(bytes, |b| stream.write(b))
+    }
+
+    pub(super) fn flush(&mut self) -> io::Result<()> {
+        let stream = &mut self.stream;
+        self.output.flush(|b| stream.write(b))
+    }
+
+    pub(super) fn read(&mut self, scratch: &mut [u8]) -> io::Result<usize> {
+        let result = self.stream.read(scratch);
+        match &result {
+            Ok(n) if *n < scratch.len() && !self.read_closed => self.readable = false,
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => self.readable = false,
+            _ => {}
+        }
+        result
+    }
+}

@@ -1,0 +1,72 @@
+//! The library's errors as rows of the contract.
+
+use turbopump::{MemberError, ReadError, SubmitError, WriteError};
+
+use crate::{gate::Reply, reply};
+
+/// A request that was not taken.
+pub fn refused(e: &SubmitError) -> Reply {
+    let detail = sentence(&e.to_string());
+    match e {
+        SubmitError::Key(_) => reply::error(400, "malformed_parameter", format!("The parameter name: {detail}")),
+        SubmitError::ValueTooLong { .. } => reply::error(413, "too_large", detail),
+        SubmitError::Busy => reply::error(503, "busy", detail),
+        SubmitError::Stopping => stopping(),
+    }
+}
+
+/// A write that did not reach what was asked for.
+pub fn not_written(e: &WriteError) -> Reply {
+    match e {
+        WriteError::Refused(e) => refused(e),
+        WriteError::AckImpossible { .. } => {
+            reply::error(400, "ack_impossible", format!("The parameter ack: {e}; ask for fewer."))
+        }
+        WriteError::TimedOut { .. } => reply::error(504, "timeout", sentence(&e.to_string())),
+        WriteError::Storage(_) => reply::error(500, "storage", sentence(&e.to_string())),
+        WriteError::Stopped => reply::error(503, "stopping", sentence(&e.to_string())),
+    }
+}
+
+/// A read without an answer.
+pub fn not_read(e: &ReadError) -> Reply {
+    match e {
+        ReadError::Refused(e) => refused(e),
+        ReadError::TimedOut { .. } => reply::error(504, "timeout", sentence(&e.to_string())),
+        ReadError::Unavailable { .. } => reply::error(503, "unavailable", sentence(&e.to_string())),
+        ReadError::Storage(_) => reply::error(500, "storage", sentence(&e.to_string())),
+        ReadError::Stopped => stopping(),
+    }
+}
+
+/// A change of the member list that was not made.
+pub fn not_changed(e: &MemberError) -> Reply {
+    match e {
+        MemberError::Refused(e) => refused(e),
+        MemberError::Id(_) | MemberError::Myself(_) => {
+            reply::error(400, "malformed_parameter", format!("The parameter uid: {e}."))
+        }
+        MemberError::Unknown(_) => reply::error(404, "no_such_member", sentence(&e.to_string())),
+        MemberError::Limit(_) => reply::error(400, "limit", sentence(&e.to_string())),
+        MemberError::Stopped => stopping(),
+    }
+}
+
+/// No such key, here or anywhere that was asked.
+pub fn no_such_key() -> Reply {
+    reply::error(404, "no_such_key", "There is no such key; write it first.")
+}
+
+/// The node is about to end.
+pub fn stopping() -> Reply {
+    reply::error(503, "stopping", "This node is stopping; ask another one.")
+}
+
+/// A sentence out of an error's text.
+fn sentence(text: &str) -> String {
+    let mut chars = text.chars();
+    match chars.next() {
+        Some(first) => format!("{}{}.", first.to_uppercase(), chars.as_str()),
+        None => String::new(),
+    }
+}

@@ -1,0 +1,236 @@
+//! From the command line to a running daemon, and to its end.
+//!
+//! ```text
+//! bind listeners -> start the node -> start the gate -> say so -> wait for a signal
+//!   -> no new requests -> what runs ends -> the node hands over and stops -> connections close
+//! ```
+//!
+//! The end is bounded: whatever hangs, the process is gone within [`STOP_WITHIN`]; a second
+//! signal ends it at once. What can't start is one line on stderr and exit code 2.
+
+use std::{
+    error::Error,
+    io::Write,
+    net::SocketAddr,
+    path::PathBuf,
+    process,
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use serde_json::{Value, json};
+use signal_hook::{
+    consts::{SIGINT, SIGTERM},
+    iterator::Signals,
+};
+use turbopump::{
+    Config, Mirrors, Node, Stats,
+    partition::Everywhere,
+    storage::{Durability, FileStorage, MemoryStorage},
+    transport::UdpTransport,
+};
+
+use crate::{
+    args::{Args, DurabilityArg, StoreKind},
+    gate::{Gate, GateParts, GateStats, Limits, ListenAt, Listener},
+    routes::{Router, is_long},
+};
+
+/// The whole stop, whatever hangs. The contract says 2 s; this leaves room for the system.
+pub const STOP_WITHIN: Duration = Duration::from_millis(1_700);
+
+/// What running requests get of it before the node stops.
+const DRAIN_WITHIN: Duration = Duration::from_millis(400);
+
+/// What the node gets of it.
+const NODE_WITHIN: Duration = Duration::from_millis(900);
+
+/// What the last answers get of it.
+const FLUSH_WITHIN: Duration = Duration::from_millis(250);
+
+/// The exit code of whatever keeps the daemon from starting.
+pub const EXIT_WRONG: i32 = 2;
+
+/// What calls need to know.
+pub struct App {
+    /// The node.
+    pub node: Node,
+    /// What the gate counts.
+    pub gate_stats: Arc<GateStats>,
+    /// Limits that calls check themselves.
+    pub limits: AppLimits,
+    /// Mirrors of a write that names none.
+    pub default_mirrors: Mirrors,
+    /// Whether every key lives on every node.
+    pub is_clone: bool,
+    /// When it started.
+    pub started: Instant,
+}
+
+/// Limits that calls check themselves.
+#[derive(Clone, Copy, Debug)]
+pub struct AppLimits {
+    /// The longest value.
+    pub max_value_bytes: u64,
+}
+
+impl App {
+    /// What `/status` says.
+    pub fn status(&self, stats: &Stats) -> Value {
+        json!({
+            "state": "running",
+            "node": self.node.id().as_str(),
+            "version": env!("CARGO_PKG_VERSION"),
+            "transport": self.node.transport_kind(),
+            "store": self.node.storage_kind(),
+            "mode": if self.is_clone { "clone" } else { "partition" },
+            "mirrors": self.default_mirrors.0,
+            "members": stats.members,
+            "keys": stats.keys,
+            "tombstones": stats.tombstones,
+            "owed": stats.owed,
+            "uptime_ms": self.started.elapsed().as_millis() as u64,
+        })
+    }
+}
+
+/// Runs the daemon until a signal ends it.
+///
+/// # Errors
+/// Whatever kept it from starting, as one line.
+pub fn run(args: &Args) -> Result<(), String> {
+    env_logger::Builder::new().filter_level(args.log).init();
+    let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(line)?;
+    let listeners = bind_all(&args.local_addr)?;
+    let names: Vec<String> = listeners.iter().map(|l| l.name().to_owned()).collect();
+    let socket_files: Vec<PathBuf> = args.local_addr.iter().filter_map(socket_file).collect();
+
+    let gate_stats = Arc::new(GateStats::default());
+    let node = start_node(args)?;
+    let app = Arc::new(App {
+        node: node.clone(),
+        gate_stats: gate_stats.clone(),
+        limits: AppLimits { max_value_bytes: args.max_value },
+        default_mirrors: args.mirrors,
+        is_clone: args.clone,
+        started: Instant::now(),
+    });
+    let gate = Gate::start(GateParts {
+        listeners,
+        limits: limits(args).fit(descriptors()),
+        stats: gate_stats,
+        is_long,
+        handler_threads: args.handler_threads as usize,
+        handler: Box::new(Router(app)),
+    })
+    .map_err(|e| format!("the HTTP side can't start: {e}"))?;
+
+    println!("turbopumpd {} serving {} peers {}", node.id(), names.join(" "), node.local_addr());
+    let _ = std::io::stdout().flush();
+
+    signals.forever().next();
+    thread::spawn(move || {
+        signals.forever().next();
+        leave(&socket_files, 1);
+    });
+    let socket_files: Vec<PathBuf> = args.local_addr.iter().filter_map(socket_file).collect();
+    thread::spawn(move || {
+        thread::sleep(STOP_WITHIN);
+        leave(&socket_files, 0);
+    });
+    gate.drain();
+    gate.wait_drained(DRAIN_WITHIN);
+    node.shutdown(NODE_WITHIN);
+    gate.stop(FLUSH_WITHIN);
+    Ok(())
+}
+
+/// Ends the process without waiting for anything.
+fn leave(socket_files: &[PathBuf], code: i32) -> ! {
+    for path in socket_files {
+        let _ = std::fs::remove_file(path);
+    }
+    process::exit(code)
+}
+
+fn socket_file(at: &ListenAt) -> Option<PathBuf> {
+    match at {
+        ListenAt::Unix(path) => Some(path.clone()),
+        ListenAt::Tcp(..) => None,
+    }
+}
+
+fn bind_all(addrs: &[ListenAt]) -> Result<Vec<Listener>, String> {
+    addrs.iter().map(|at| Listener::bind(at).map_err(|e| format!("can't listen on {at}: {e}"))).collect()
+}
+
+fn start_node(args: &Args) -> Result<Node, String> {
+    std::fs::create_dir_all(&args.home).map_err(|e| format!("{}: {e}", args.home.display()))?;
+    let peers = SocketAddr::new(args.bind, args.port);
+    let config = Config {
+        mirrors: args.mirrors,
+        ack: args.ack,
+        max_value_bytes: args.max_value,
+        sync_interval: Duration::from_millis(args.sync_interval),
+        write_chaining: !args.no_write_chaining,
+        active_sync: !args.no_active_sync,
+        ..Config::default()
+    };
+    let mut builder = Node::builder()
+        .home(&args.home)
+        .listen(peers)
+        .partitions(args.partitions)
+        .cluster(&args.cluster)
+        .config(config);
+    if let Some(id) = &args.name {
+        builder = builder.id(id.as_str());
+    }
+    if let Some(advertise) = args.advertise {
+        builder = builder.advertise(advertise);
+    }
+    if args.udp {
+        builder = builder.transport(UdpTransport::bind(peers));
+    }
+    if args.clone {
+        builder = builder.partitioner(Everywhere);
+    }
+    builder = match &args.store {
+        StoreKind::Memory => builder.storage(MemoryStorage::new()),
+        StoreKind::File(path) => {
+            let durability = match args.durability {
+                DurabilityArg::Synced => Durability::Synced,
+                DurabilityArg::Buffered => Durability::Buffered,
+            };
+            builder.storage(FileStorage::open(args.home.join(path), durability).map_err(line)?)
+        }
+    };
+    builder.start().map_err(line)
+}
+
+fn limits(args: &Args) -> Limits {
+    Limits {
+        body_bytes: args.max_value,
+        connections: args.max_connections,
+        head_timeout: Duration::from_millis(args.head_timeout),
+        body_idle: Duration::from_millis(args.body_timeout),
+        keep_alive_idle: Duration::from_millis(args.idle_timeout),
+        ..Limits::default()
+    }
+}
+
+/// How many descriptors this process may have; as many as the system lets it.
+fn descriptors() -> usize {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current.is_some() && limit.current != limit.maximum {
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+    }
+    let current = getrlimit(Resource::Nofile).current;
+    current.map_or(usize::MAX, |n| usize::try_from(n).unwrap_or(usize::MAX))
+}
+
+/// An error as one line.
+fn line(error: impl Error) -> String {
+    error.to_string().replace('\n', " ")
+}
