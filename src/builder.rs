@@ -13,6 +13,10 @@ use arc_swap::ArcSwap;
 use mio::{Poll, Waker};
 use parking_lot::{Mutex, RwLock};
 
+#[cfg(not(feature = "udt"))]
+use crate::transport::UdpTransport;
+#[cfg(feature = "udt")]
+use crate::transport::UdtTransport;
 use crate::{
     config::{Ack, Config},
     core::{Core, Setup},
@@ -24,7 +28,7 @@ use crate::{
     node::{Inner, Node},
     partition::{PartitionCount, Partitioner, Ring},
     storage::{MemoryStorage, Storage},
-    transport::{Transport, UdpTransport},
+    transport::Transport,
     wire::{FRAME_HEADER_BYTES, Links, Local},
 };
 
@@ -298,6 +302,12 @@ fn spawn(parts: Parts) -> std::io::Result<JoinHandle<()>> {
     std::thread::Builder::new().name("turbopump-loop".into()).spawn(move || EventLoop::new(parts).run())
 }
 
+#[cfg(feature = "udt")]
+fn default_transport(listen: SocketAddr) -> Box<dyn Transport> {
+    Box::new(UdtTransport::bind(listen))
+}
+
+#[cfg(not(feature = "udt"))]
 fn default_transport(listen: SocketAddr) -> Box<dyn Transport> {
     Box::new(UdpTransport::bind(listen))
 }

@@ -336,7 +336,7 @@ fn a_full_disk_refuses_and_keeps_what_it_has() {
     let (storage, _, _) = reopened(&store, Durability::Synced);
     let mut kept = Vec::new();
     let mut refused = 0;
-    for n in 1.. {
+    for n in 1u64.. {
         let replaces = vec![dot(n.saturating_sub(KEYS))];
         let change = Change::Put { key: key(n), version: version(n), value: value(n).into(), replaces };
         let outcomes = storage.apply(&[change]);

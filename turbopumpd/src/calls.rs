@@ -216,7 +216,8 @@ struct Wanted {
 fn found(siblings: &Reading, wanted: &Wanted, conditions: &Conditions) -> Reply {
     let live: Vec<&Record> = siblings.values().collect();
     if wanted.all && !live.is_empty() {
-        let list: Vec<Value> = live.iter().filter(|r| wanted.version.is_none_or(|v| r.version.dot == v)).map(sibling).collect();
+        let list: Vec<Value> =
+            live.iter().filter(|r| wanted.version.is_none_or(|v| r.version.dot == v)).map(sibling).collect();
         let mut reply = reply::ok(&Value::Array(list));
         reply.headers.push(("Turbopump-Context", siblings.context().to_string()));
         reply.headers.push(("Turbopump-Siblings", live.len().to_string()));
@@ -228,9 +229,11 @@ fn found(siblings: &Reading, wanted: &Wanted, conditions: &Conditions) -> Reply 
     };
     let Some(record) = record else {
         let mut reply = match wanted.version {
-            Some(_) if !live.is_empty() => {
-                reply::error(404, "no_such_version", "This version of the key is not there; read without one.")
-            }
+            Some(_) if !live.is_empty() => reply::error(
+                404,
+                "no_such_version",
+                "This version of the key is not there; read without one.",
+            ),
             _ => outcome::no_such_key(),
         };
         if !siblings.is_empty() {
@@ -371,7 +374,9 @@ pub fn metrics(app: &Arc<App>, _: &Params, asked: Asked) -> Begun {
     let node = app.node.clone();
     pending.or_refuse(node.stats().submit(move |stats| {
         closure.answer(match stats {
-            Ok(stats) => reply::text(metrics_text::CONTENT_TYPE, metrics_text::render(&stats, &app.gate_stats)),
+            Ok(stats) => {
+                reply::text(metrics_text::CONTENT_TYPE, metrics_text::render(&stats, &app.gate_stats))
+            }
             Err(_) => outcome::stopping(),
         });
     }))

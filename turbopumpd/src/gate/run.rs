@@ -222,8 +222,12 @@ impl Looper {
             self.draining = true;
             self.listeners.clear();
             self.pending_accepts.clear();
-            let idle: Vec<SlotId> =
-                self.clients.iter().filter(|(_, c)| c.is_idle() && c.input.is_empty()).map(|(id, _)| id).collect();
+            let idle: Vec<SlotId> = self
+                .clients
+                .iter()
+                .filter(|(_, c)| c.is_idle() && c.input.is_empty())
+                .map(|(id, _)| id)
+                .collect();
             idle.into_iter().for_each(|id| self.drop_client(id));
         }
     }
@@ -311,8 +315,12 @@ impl Looper {
 
     fn tick(&mut self) {
         let now = self.now;
-        let late: Vec<SlotId> =
-            self.clients.iter().filter(|(_, c)| c.deadline.is_some_and(|d| d <= now)).map(|(id, _)| id).collect();
+        let late: Vec<SlotId> = self
+            .clients
+            .iter()
+            .filter(|(_, c)| c.deadline.is_some_and(|d| d <= now))
+            .map(|(id, _)| id)
+            .collect();
         late.into_iter().for_each(|id| self.deadline_passed(id));
         self.close_surplus_lanes();
     }
