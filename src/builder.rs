@@ -29,7 +29,7 @@ use crate::{
     partition::{PartitionCount, Partitioner, Ring},
     storage::{MemoryStorage, Storage},
     transport::Transport,
-    wire::{FRAME_HEADER_BYTES, Links, Local},
+    wire::{FRAME_HEADER_BYTES, Links, Local, MAX_CLUSTER_BYTES},
 };
 
 /// Everything that can be chosen about a [`Node`]. The defaults make a node that is alone, in
@@ -195,6 +195,10 @@ impl NodeBuilder {
     /// [`StartError`]; nothing runs then.
     pub fn start(self) -> Result<Node, StartError> {
         self.config.check().map_err(StartError::Config)?;
+        if self.cluster.is_empty() || self.cluster.len() > MAX_CLUSTER_BYTES {
+            let text = format!("the name of a cluster has 1 to {MAX_CLUSTER_BYTES} bytes");
+            return Err(StartError::Config(text));
+        }
         let seed = self.seed.unwrap_or_else(|| RandomState::new().hash_one(std::process::id()));
         let home = self.home.as_deref().map(Home::open).transpose()?;
         let file = home.as_ref().map(Home::members).transpose()?.flatten();
