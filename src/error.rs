@@ -151,6 +151,12 @@ pub enum MemberError {
     Stopped,
 }
 
+impl From<std::convert::Infallible> for SubmitError {
+    fn from(never: std::convert::Infallible) -> Self {
+        match never {}
+    }
+}
+
 impl ReadError {
     /// Where a storage error ends a read.
     pub(crate) fn storage(error: &StorageError) -> Self {

@@ -361,11 +361,8 @@ fn counts_beyond_their_limit_or_the_bytes_are_refused_before_anything_is_allocat
 fn ranges_are_not_empty_and_list_their_own_keys_in_order() {
     let list = |low, high, hashes: &[u64]| {
         let keys = hashes.iter().map(|&hash| HashedKey { hash, digest: 1 }).collect();
-        decoded(&encoded(&Message::List {
-            ranges: vec![RangeList { mirrors: Mirrors(1), low, high, keys }],
-            reply: true,
-        }))
-        .0
+        decoded(&encoded(&Message::List { ranges: vec![RangeList { mirrors: Mirrors(1), low, high, keys }] }))
+            .0
     };
     assert!(list(5, 9, &[5, 7, 7, 9]).is_ok());
     assert!(list(5, 5, &[]).is_ok());
@@ -526,4 +523,34 @@ fn golden_bytes() {
         "747001010000001d000000000000000098a474657374a26e3107cd0400a472696e67cf1122334455\
              6677880005"
     );
+}
+
+/// Run with `cargo test --release --test wire -- --ignored --nocapture`.
+#[test]
+#[ignore = "a measurement"]
+fn speed_of_a_write_with_100_bytes() {
+    const ROUNDS: u32 = 2_000_000;
+    let mut context = Context::EMPTY;
+    context.add(Actor(0x0102_0304_0506_0708), 0, 7);
+    let message = Message::Write {
+        tag: 1_000,
+        key: Key::new("users/0123456789").unwrap(),
+        version: Arc::new(Version { context, len: 100, ..version() }),
+        value: Some(vec![7; 100].into()),
+    };
+    let bytes = Bytes::from(encoded(&message));
+    let mut out = Vec::with_capacity(1_024);
+    let start = std::time::Instant::now();
+    for _ in 0..ROUNDS {
+        out.clear();
+        std::hint::black_box(&message).encode(&mut out);
+        std::hint::black_box(&out);
+    }
+    let encode = start.elapsed() / ROUNDS;
+    let start = std::time::Instant::now();
+    for _ in 0..ROUNDS {
+        std::hint::black_box(Message::decode(&mut std::hint::black_box(bytes.clone())).unwrap());
+    }
+    let decode = start.elapsed() / ROUNDS;
+    println!("{} bytes: encode {encode:?}, decode {decode:?}", bytes.len());
 }

@@ -104,6 +104,15 @@ impl Index {
         context
     }
 
+    /// A client's context, together with what was replaced by the versions that it covers:
+    /// siblings merge alike everywhere only if contexts are closed in that way.
+    pub(crate) fn closed(&self, key: &Key, mut context: Context) -> Context {
+        let asked = context.clone();
+        let covered = self.entry(key).iter().filter(|h| asked.contains(h.version.dot));
+        covered.for_each(|h| context.merge(&h.version.context));
+        context
+    }
+
     /// The widest spread among all versions of a key, pending ones included.
     pub(crate) fn mirrors(&self, key: &Key) -> Option<Mirrors> {
         self.entry(key).iter().map(|h| h.version.mirrors).max()
@@ -162,11 +171,6 @@ impl Index {
         let dots = self.stored(key).map(|v| v.dot).collect();
         self.change(key, |entry| entry.retain(|h| !h.stored));
         dots
-    }
-
-    /// The mirrors and the digest under which the stored versions of a key stand in the trees.
-    pub(crate) fn digest(&self, key: &Key) -> Option<(Mirrors, u64)> {
-        self.digest_of(key.hash64(), self.entry(key))
     }
 
     /// The sums of the trees' partitions.

@@ -36,8 +36,8 @@ use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 use bytes::Bytes;
 
 pub use request::{
-    Counters, Event, KeyInfo, KeyPage, MemberInfo, OpId, Outcome, PeerStats, Progress, Request, Stats,
-    WatchId, WriteRequest, Written,
+    Counters, Event, Found, KeyInfo, KeyPage, MemberInfo, OpId, Outcome, PeerStats, Progress, ReadRequest,
+    Request, Stats, WatchId, WriteRequest, Written,
 };
 
 use self::{
@@ -49,7 +49,7 @@ use self::{
 };
 use crate::{
     config::Config,
-    model::{Actor, Dot, Key, Member, Members, NodeId, Record, Seeded, Version},
+    model::{Dot, Key, Member, Members, NodeId, Record, Seeded, Version},
     partition::{PartitionCount, Partitioner, Placement},
     storage::{Change, StageId},
     wire::Message,
@@ -286,7 +286,7 @@ impl Core {
         setup.peers.iter().for_each(|m| _ = members.merge(m));
         members.merge(&this);
         let placement = Arc::new(Placement::new(&*setup.partitioner, &members, setup.partitions));
-        let naming = Naming::new(Actor(chance.next_u64()));
+        let naming = Naming::new(chance.next_u64());
         Self {
             me: this.id,
             index: Index::new(setup.partitions, setup.partitioner.everywhere()),
@@ -350,6 +350,17 @@ impl Core {
         &self.members
     }
 
+    /// Copies that peers which are up have not acknowledged yet.
+    pub fn unsettled(&self) -> usize {
+        self.peers.values().filter(|p| p.up).map(Peer::outstanding).sum()
+    }
+
+    /// Tells all peers that this node is going.
+    pub fn say_bye(&mut self, outputs: &mut Vec<Output>) {
+        let up = self.peers.iter().filter(|(_, p)| p.up);
+        outputs.extend(up.map(|(id, _)| Output::Send { to: *id, message: Message::Bye }));
+    }
+
     fn turn(&mut self, now: Now, outputs: &mut Vec<Output>, f: impl FnOnce(&mut Self)) {
         self.now = Now { mono_ms: now.mono_ms.max(self.now.mono_ms), wall_ms: now.wall_ms };
         std::mem::swap(&mut self.out, outputs);
@@ -374,7 +385,7 @@ impl Core {
     fn request(&mut self, op: OpId, request: Request) {
         match request {
             Request::Write(write) => self.submit_write(op, write),
-            Request::Read { key, read, timeout_ms } => self.submit_read(op, key, read, timeout_ms),
+            Request::Read(read) => self.submit_read(op, read),
             Request::Wait { key, context, timeout_ms } => self.submit_wait(op, key, context, timeout_ms),
             Request::Watch { watch, prefix } => self.submit_watch(op, watch, prefix),
             Request::Unwatch(watch) => self.watches.end(watch),

@@ -1,6 +1,6 @@
 //! Names writes: gives each a dot that was never used, and says how far back it stands alone.
 
-use crate::model::{Actor, Context, Dot, Key};
+use crate::model::{Actor, Context, Dot, Key, Seeded};
 
 /// Buckets of keys that share a floor. Two keys in one bucket cost at most a longer context.
 const FLOOR_BUCKETS: usize = 4_096;
@@ -13,23 +13,30 @@ const FLOOR_BUCKETS: usize = 4_096;
 /// the highest counter.
 #[derive(Debug)]
 pub(crate) struct Naming {
+    chance: Seeded,
     actor: Actor,
     last: u64,
     floors: Box<[u64]>,
 }
 
 impl Naming {
-    /// Starts an actor that nobody has used before.
-    pub(crate) fn new(actor: Actor) -> Self {
-        Self { actor, last: 0, floors: vec![0; FLOOR_BUCKETS].into() }
+    /// Starts an actor that nobody has used before, as far as `seed` is fresh.
+    pub(crate) fn new(seed: u64) -> Self {
+        let mut chance = Seeded::new(seed);
+        let actor = Actor(chance.next_u64());
+        Self { chance, actor, last: 0, floors: vec![0; FLOOR_BUCKETS].into() }
     }
 
     /// Names the next write of `key`, of which `seen` is everything that this node knows. Gives
     /// the dot, and since when the actor wrote nothing else to the key.
     pub(crate) fn name(&mut self, key: &Key, seen: &Context) -> (Dot, u64) {
+        if seen.highest(self.actor) > self.last {
+            // A client made up a context that covers what this actor has not written yet. Its
+            // writes would count as replaced before they are made; those of a new actor don't.
+            *self = Self::new(self.chance.next_u64());
+        }
         let since = seen.highest(self.actor).max(self.floors[Self::bucket(key)]);
-        // A context that a client made up may cover counters that are still to come: skip them.
-        self.last = self.last.max(since) + 1;
+        self.last += 1;
         (Dot { actor: self.actor, counter: self.last }, since)
     }
 
@@ -50,13 +57,23 @@ mod tests {
 
     #[test]
     fn a_forgotten_version_is_not_claimed_by_the_next_one() {
-        let (key, mut naming) = (Key::new("k").unwrap(), Naming::new(Actor(7)));
+        let (key, mut naming) = (Key::new("k").unwrap(), Naming::new(7));
         let (first, since) = naming.name(&key, &Context::EMPTY);
         assert_eq!((first.counter, since), (1, 0));
         let mut seen = Context::EMPTY;
-        seen.add(Actor(7), since, first.counter);
+        seen.add(first.actor, since, first.counter);
         naming.forget(&key, &seen);
         let (second, since) = naming.name(&key, &Context::EMPTY);
         assert_eq!((second.counter, since), (2, 1));
+    }
+
+    #[test]
+    fn a_made_up_context_does_not_cover_writes_to_come() {
+        let (key, mut naming) = (Key::new("k").unwrap(), Naming::new(7));
+        let (first, _) = naming.name(&key, &Context::EMPTY);
+        let mut made_up = Context::EMPTY;
+        made_up.add(first.actor, 0, 1 << 40);
+        let (second, since) = naming.name(&key, &made_up);
+        assert!(!made_up.contains(second) && second.counter == 1 && since == 0);
     }
 }

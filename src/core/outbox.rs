@@ -86,9 +86,14 @@ impl Peer {
         }
     }
 
+    /// Copies on their way or owed to it.
+    pub(super) fn outstanding(&self) -> usize {
+        self.flights.len() + self.owed.len() + self.loading
+    }
+
     /// Whether it is up and nothing is on its way or owed to it.
     pub(super) fn is_idle(&self) -> bool {
-        self.up && self.flights.is_empty() && self.owed.is_empty() && self.loading == 0
+        self.up && self.outstanding() == 0
     }
 
     fn room(&self) -> usize {

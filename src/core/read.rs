@@ -18,7 +18,7 @@ use std::{
 use bytes::Bytes;
 
 use super::{
-    Core, OpId, Outcome, Purpose, Timer, Work,
+    Core, Found, OpId, Outcome, Purpose, ReadRequest, Timer, Work,
     operations::Operation,
     write::{Content, Waiter},
 };
@@ -76,31 +76,34 @@ impl ReadOperation {
 
     fn is_answered(&self) -> bool {
         match self.read {
-            Read::One => !self.found.is_empty() || self.answered() >= self.owners.len().max(1),
+            Read::One => {
+                (!self.found.is_empty() && self.answered() > 0) || self.answered() >= self.owners.len()
+            }
             _ => self.answered() >= self.needed(),
         }
     }
 
     /// Whether the answers that came are good for an outcome, now that no more will come.
     fn suffices(&self) -> bool {
-        self.is_answered() || (self.read == Read::One && self.answered() > 0)
+        self.is_answered() || (self.read == Read::One && (self.answered() > 0 || !self.found.is_empty()))
     }
 }
 
 impl Core {
-    pub(super) fn submit_read(&mut self, op: OpId, key: Key, read: Read, timeout_ms: Option<u64>) {
+    pub(super) fn submit_read(&mut self, op: OpId, ask: ReadRequest) {
         self.counters.reads += 1;
-        let timeout_ms = self.timeout_ms(timeout_ms);
-        self.begin_read(op, key, read, timeout_ms, false);
+        let timeout_ms = self.timeout_ms(ask.timeout_ms);
+        self.begin_read(op, ask, timeout_ms, false);
     }
 
     /// Starts a read; with `waited` it ends as the outcome of a wait.
-    pub(super) fn begin_read(&mut self, op: OpId, key: Key, read: Read, timeout_ms: u64, waited: bool) {
+    pub(super) fn begin_read(&mut self, op: OpId, ask: ReadRequest, timeout_ms: u64, waited: bool) {
+        let ReadRequest { key, read, distrust, .. } = ask;
         let mirrors = self.index.mirrors(&key).unwrap_or(self.config.mirrors);
         // A key may have been written with other mirrors than the default. Owners with fewer
         // mirrors come first in those with more, so asking on along the list finds it.
         let owners: Vec<NodeId> = self.placement.owners(key.hash64(), mirrors).collect();
-        let found = self.held(&key);
+        let found = if distrust { Vec::new() } else { self.held(&key) };
         let mut to_ask: Vec<NodeId> = match read {
             Read::One => self.placement.owners(key.hash64(), Mirrors::ALL).collect(),
             _ => owners.clone(),
@@ -120,8 +123,10 @@ impl Core {
             hedge_at_ms: 0,
         };
         let dots = operation.found.records().iter().map(|r| r.version.dot).collect();
-        operation.answers.push((self.me, dots));
-        let mine = usize::from(operation.owners.contains(&self.me));
+        if !distrust {
+            operation.answers.push((self.me, dots));
+        }
+        let mine = usize::from(!distrust && operation.owners.contains(&self.me));
         let up = mine + operation.to_ask.len();
         if up < operation.needed() || (operation.to_ask.is_empty() && !operation.suffices()) {
             self.counters.reads_failed += 1;
@@ -365,7 +370,8 @@ impl Core {
     fn end_read(&mut self, op: OpId, read: ReadOperation) {
         self.forget_read(op, &read);
         self.repair(&read);
-        self.finish(op, outcome(read.waited, Ok(read.found)));
+        let found = Found { key: read.key, siblings: read.found };
+        self.finish(op, outcome(read.waited, Ok(found)));
     }
 
     /// Gives the owners that answered, and this node if it is one, what they turned out to lack.
@@ -415,6 +421,6 @@ impl Core {
     }
 }
 
-fn outcome(waited: bool, result: Result<Siblings, ReadError>) -> Outcome {
+fn outcome(waited: bool, result: Result<Found, ReadError>) -> Outcome {
     if waited { Outcome::Waited(result.map(Some)) } else { Outcome::Read(result) }
 }

@@ -43,20 +43,33 @@ pub struct WriteRequest {
     pub progress: bool,
 }
 
+/// A read.
+#[derive(Clone, Debug)]
+pub struct ReadRequest {
+    /// Which key.
+    pub key: Key,
+    /// Whom to ask.
+    pub read: Read,
+    /// How long it may take, milliseconds; none: as configured.
+    pub timeout_ms: Option<u64>,
+    /// Leave out what this node holds: it turned out to be damaged.
+    pub distrust: bool,
+}
+
+impl ReadRequest {
+    /// An ordinary read of one key.
+    pub fn one(key: Key) -> Self {
+        Self { key, read: Read::One, timeout_ms: None, distrust: false }
+    }
+}
+
 /// What a client asks.
 #[derive(Clone, Debug)]
 pub enum Request {
     /// Write or delete.
     Write(WriteRequest),
     /// Read what the owners hold.
-    Read {
-        /// Which key.
-        key: Key,
-        /// Whom to ask.
-        read: Read,
-        /// How long it may take, milliseconds; none: as configured.
-        timeout_ms: Option<u64>,
-    },
+    Read(ReadRequest),
     /// End when a value of the key is there that the context does not cover.
     Wait {
         /// Which key.
@@ -116,6 +129,15 @@ pub struct Written {
     pub mirrors: Mirrors,
     /// How many owners have stored it by now.
     pub acked: usize,
+}
+
+/// What a read found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// Of which key.
+    pub key: Key,
+    /// Its versions, tombstones included.
+    pub siblings: Siblings,
 }
 
 /// A mirror has stored a write.
@@ -259,9 +281,9 @@ pub enum Outcome {
     /// Of a write.
     Written(Result<Written, WriteError>),
     /// Of a read. Values that this node holds are not filled in yet.
-    Read(Result<Siblings, ReadError>),
+    Read(Result<Found, ReadError>),
     /// Of a wait; `None`: the time was up. Values as in `Read`.
-    Waited(Result<Option<Siblings>, ReadError>),
+    Waited(Result<Option<Found>, ReadError>),
     /// Of a listing.
     Keys(KeyPage),
     /// Of a forget: how many versions were dropped.
@@ -272,4 +294,6 @@ pub enum Outcome {
     Stats(Box<Stats>),
     /// A watch was set, or could not be: the limit.
     Watching(bool),
+    /// The node stopped first.
+    Stopped,
 }

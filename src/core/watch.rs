@@ -9,9 +9,8 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use super::{Core, Event, OpId, Outcome, Output, Timer, WatchId, operations::Operation};
+use super::{Core, Event, OpId, Outcome, Output, ReadRequest, Timer, WatchId, operations::Operation};
 use crate::{
-    config::Read,
     model::{Context, Key, NodeId, Version},
     wire::Message,
 };
@@ -66,7 +65,7 @@ impl Core {
     pub(super) fn submit_wait(&mut self, op: OpId, key: Key, context: Context, timeout_ms: u64) {
         let until_ms = self.now.mono_ms.saturating_add(timeout_ms);
         if self.has_news(&key, &context) {
-            return self.begin_read(op, key, Read::One, timeout_ms.max(AWAIT_MS), true);
+            return self.begin_read(op, ReadRequest::one(key), timeout_ms.max(AWAIT_MS), true);
         }
         self.watches.waits.entry(key.clone()).or_default().push(op);
         let wait = WaitOperation { key, context, until_ms, tag: None };
@@ -153,12 +152,12 @@ impl Core {
         let now_ms = self.now.mono_ms;
         let Some(wait) = self.operations.wait(op) else { return };
         let (key, context, until_ms) = (wait.key.clone(), wait.context.clone(), wait.until_ms);
-        let mirrors = self.config.mirrors;
-        if self.owns(self.me, &key, mirrors) {
+        // The first owner holds the key whatever its mirrors are.
+        let owners: Vec<NodeId> = self.placement.owners(key.hash64(), self.config.mirrors).collect();
+        if owners.first() == Some(&self.me) {
             return;
         }
         self.timers.set_earlier(Timer::Await, now_ms + AWAIT_MS);
-        let owners: Vec<NodeId> = self.placement.owners(key.hash64(), mirrors).collect();
         let Some(owner) = owners.into_iter().find(|id| self.is_up(*id)) else { return };
         let fresh = self.fresh_id();
         let Some(wait) = self.operations.wait(op) else { return };
@@ -172,7 +171,7 @@ impl Core {
         if let Some(Operation::Wait(wait)) = self.operations.remove(op) {
             self.forget_wait(op, &wait);
             let left_ms = wait.until_ms.saturating_sub(self.now.mono_ms).max(AWAIT_MS);
-            self.begin_read(op, wait.key, Read::One, left_ms, true);
+            self.begin_read(op, ReadRequest::one(wait.key), left_ms, true);
         }
     }
 

@@ -20,7 +20,7 @@ use super::{
 use crate::{
     config::Ack,
     core::index::Verdict,
-    error::WriteError,
+    error::{SubmitError, WriteError},
     model::{Context, Digest, Dot, Key, Kind, Mirrors, NodeId, Version},
     storage::{Change, StageId},
     wire::{AckStatus, Message},
@@ -90,6 +90,10 @@ impl Running {
 impl Core {
     pub(super) fn submit_write(&mut self, op: OpId, request: WriteRequest) {
         self.counters.writes += 1;
+        if self.jobs.len() >= self.config.max_disk_jobs {
+            let refused = Err(WriteError::Refused(SubmitError::Busy));
+            return self.finish(op, Outcome::Written(refused));
+        }
         let timeout_ms = self.timeout_ms(request.timeout_ms);
         let mirrors = request.mirrors.unwrap_or(self.config.mirrors);
         let blind = request.context.is_none() && !self.index.contains(&request.key);
@@ -156,7 +160,10 @@ impl Core {
         }
         let mut seen = self.index.context(&key);
         seen.merge(learned);
-        let context = request.context.unwrap_or_else(|| seen.clone());
+        let context = match request.context {
+            Some(context) => self.index.closed(&key, context),
+            None => seen.clone(),
+        };
         seen.merge(&context);
         let (dot, since) = self.naming.name(&key, &seen);
         let version = Arc::new(Version {
@@ -202,6 +209,7 @@ impl Core {
             Verdict::Pending => return self.await_store(version.dot, Waiter::Peer(from, tag)),
             Verdict::Overtaken(by) => return self.await_store(by, Waiter::Peer(from, tag)),
             Verdict::New(_) => match value {
+                _ if self.jobs.len() >= self.config.max_disk_jobs => AckStatus::Busy,
                 _ if Self::is_bare(&version) && version.digest != Digest::of(b"") => AckStatus::Failed,
                 _ if version.kind == Kind::Tombstone && version.len != 0 => AckStatus::Failed,
                 Some(value) if version.matches(&value) => {

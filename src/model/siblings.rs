@@ -72,6 +72,11 @@ impl Siblings {
         context
     }
 
+    /// All of them, newest first, taken out.
+    pub fn into_records(self) -> Vec<Record> {
+        self.records
+    }
+
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.records.is_empty()

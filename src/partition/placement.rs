@@ -26,6 +26,11 @@ impl Placement {
         self.seats == other.seats && self.layout == other.layout && self.partitions == other.partitions
     }
 
+    /// How many members own something.
+    pub fn seats(&self) -> usize {
+        self.seats.len()
+    }
+
     /// How many partitions there are.
     pub fn partitions(&self) -> PartitionCount {
         self.partitions

@@ -13,10 +13,18 @@
 //! - Changes of one batch take effect in order; changes of one key never overtake each other.
 //! - What `read` hands out is what was written, or [`StorageError::Damaged`].
 
+mod file;
+mod memory;
+mod shards;
+
 use std::{io, sync::Arc};
 
 use bytes::Bytes;
 
+pub use self::{
+    file::{Durability, FileStorage},
+    memory::MemoryStorage,
+};
 use crate::model::{Dot, Key, Record, Version};
 
 /// Values up to this many bytes are handed out whole by [`Storage::read`]; longer ones are read

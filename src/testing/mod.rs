@@ -4,4 +4,5 @@
 //! with the promise that was broken.
 
 pub mod partitioner;
+pub mod storage;
 pub mod transport;

@@ -11,9 +11,13 @@
 
 mod memory;
 mod udp;
+#[cfg(feature = "udt")]
+mod udt;
 
 pub use memory::{MemoryNetwork, MemoryTransport};
 pub use udp::UdpTransport;
+#[cfg(feature = "udt")]
+pub use udt::UdtTransport;
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 

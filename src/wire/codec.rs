@@ -217,8 +217,8 @@ fn decode_message(r: &mut Reader<'_>) -> Result<Message, DecodeError> {
     let kind = r.uint("type")?;
     let known = match kind {
         BYE => 0,
-        COMPARE => 1,
-        WRITE_ACK | READ_REPLY | PING | PONG | MEMBERS | LIST | WANT => 2,
+        COMPARE | LIST => 1,
+        WRITE_ACK | READ_REPLY | PING | PONG | MEMBERS | WANT => 2,
         READ | PIECE => 3,
         WRITE | AWAIT => 4,
         FETCH => 6,

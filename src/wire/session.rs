@@ -58,7 +58,8 @@ pub struct Local {
     pub id: NodeId,
     /// The cluster's name, at most [`MAX_CLUSTER_BYTES`](super::MAX_CLUSTER_BYTES).
     pub cluster: String,
-    /// Which process of this node it is: greater than that of any before.
+    /// Which process of this node it is: greater than that of any before, and not that of a second
+    /// process which goes by the same id by accident (a start time in milliseconds will do).
     pub incarnation: u64,
     /// The cluster's number of partitions.
     pub partitions: u32,
@@ -66,7 +67,8 @@ pub struct Local {
     pub placement: String,
 }
 
-/// All links of a node. See the [module](self).
+/// All links of a node. A peer counts as linked once it has shown that it receives where it says it
+/// does; hellos may be lost, repeated or late, and leave nothing behind until they prove that.
 pub struct Links {
     local: Local,
     max_frame_bytes: usize,

@@ -2,6 +2,8 @@
 
 mod memory;
 mod udp;
+#[cfg(feature = "udt")]
+mod udt;
 
 use std::net::SocketAddr;
 

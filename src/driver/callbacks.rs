@@ -1,0 +1,141 @@
+//! Runs closures of the application, each exactly once, where it can't hurt the loop.
+//!
+//! A panic in a closure is caught and logged. Closures run in the order in which their operations
+//! ended. Bounded by the operations under way; events of watches by `MAX_QUEUED_EVENTS` each.
+
+use std::{
+    collections::VecDeque,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+    thread::JoinHandle,
+};
+
+use parking_lot::{Condvar, Mutex};
+
+use crate::core::Outcome;
+
+/// Something of the application to run, once.
+pub type Task = Box<dyn FnOnce() + Send>;
+
+/// Who hears how an operation ended.
+pub(crate) enum Reply {
+    /// A handle: set on the loop.
+    Handle(Box<dyn FnOnce(Outcome) + Send>),
+    /// A closure of the application.
+    Closure(Box<dyn FnOnce(Outcome) + Send>),
+}
+
+/// Where closures run.
+pub(crate) enum Callbacks {
+    /// On a thread of their own.
+    Thread { queue: Arc<Queue>, thread: Option<JoinHandle<()>> },
+    /// Wherever the application wants.
+    Custom(Arc<dyn Fn(Task) + Send + Sync>),
+}
+
+#[derive(Default)]
+pub(crate) struct Queue {
+    state: Mutex<State>,
+    filled: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    tasks: VecDeque<Task>,
+    ended: bool,
+}
+
+impl Callbacks {
+    /// Starts the thread.
+    pub(crate) fn thread() -> std::io::Result<Self> {
+        let queue = Arc::new(Queue::default());
+        let its_queue = queue.clone();
+        let thread =
+            std::thread::Builder::new().name("turbopump-callbacks".into()).spawn(move || its_queue.run())?;
+        Ok(Self::Thread { queue, thread: Some(thread) })
+    }
+
+    /// Has a closure run soon.
+    pub(crate) fn run(&self, task: Task) {
+        match self {
+            Self::Thread { queue, .. } => queue.push(task),
+            Self::Custom(run) => run(Box::new(move || contain(task))),
+        }
+    }
+
+    /// The thread that closures run on, if it is the node's own.
+    pub(crate) fn thread_id(&self) -> Option<std::thread::ThreadId> {
+        match self {
+            Self::Thread { thread, .. } => thread.as_ref().map(|t| t.thread().id()),
+            Self::Custom(_) => None,
+        }
+    }
+
+    /// What other threads use to have closures run.
+    pub(crate) fn runner(&self) -> Arc<dyn Fn(Task) + Send + Sync> {
+        match self {
+            Self::Thread { queue, .. } => {
+                let queue = queue.clone();
+                Arc::new(move |task| queue.push(task))
+            }
+            Self::Custom(run) => {
+                let run = run.clone();
+                Arc::new(move |task| run(Box::new(move || contain(task))))
+            }
+        }
+    }
+
+    /// Runs what is queued, then ends. Does not wait where it is called from a closure.
+    pub(crate) fn stop(&mut self) {
+        if let Self::Thread { queue, thread } = self {
+            queue.state.lock().ended = true;
+            queue.filled.notify_one();
+            if let Some(thread) = thread.take()
+                && thread.thread().id() != std::thread::current().id()
+                && thread.join().is_err()
+            {
+                log::error!("the thread that runs closures ended with a panic");
+            }
+        }
+    }
+}
+
+impl Queue {
+    fn push(&self, task: Task) {
+        let mut state = self.state.lock();
+        if state.ended {
+            drop(state);
+            // The thread is gone; the closure still has to run.
+            return contain(task);
+        }
+        state.tasks.push_back(task);
+        if state.tasks.len() == 1 {
+            self.filled.notify_one();
+        }
+    }
+
+    fn run(&self) {
+        let mut tasks = VecDeque::new();
+        loop {
+            {
+                let mut state = self.state.lock();
+                while state.tasks.is_empty() && !state.ended {
+                    self.filled.wait(&mut state);
+                }
+                if state.tasks.is_empty() {
+                    return;
+                }
+                std::mem::swap(&mut state.tasks, &mut tasks);
+            }
+            tasks.drain(..).for_each(contain);
+        }
+    }
+}
+
+fn contain(task: Task) {
+    if let Err(panic) = catch_unwind(AssertUnwindSafe(task)) {
+        let text = panic.downcast_ref::<&str>().map(|s| s.to_string());
+        let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
+        log::error!("a closure panicked: {}", text.unwrap_or_else(|| "no message".into()));
+    }
+}

@@ -1,0 +1,187 @@
+//! Threads for storage that is slow: changes in groups, reads beside them.
+//!
+//! Changes and staged pieces of one key always go to the same thread, in order; a thread takes
+//! all that has gathered and has storage apply it as one group, which is what makes synced writes
+//! cheap under load. Reads have a thread of their own and so never wait for a sync; a read that
+//! overtakes a removal, or is overtaken by one, finds the version or does not, and the core takes
+//! either.
+
+use std::{collections::VecDeque, sync::Arc, thread::JoinHandle};
+
+use parking_lot::{Condvar, Mutex};
+
+use super::{Mail, Mailbox, Task};
+use crate::{
+    core::{Done, JobId, Work},
+    storage::{Change, Storage, StorageError},
+};
+
+/// The most changes in one group: bounds how long the first of them waits for the last.
+const MAX_GROUP: usize = 1_024;
+
+/// See the [module](self).
+pub(crate) struct Disk {
+    writers: Vec<Arc<Lane>>,
+    reader: Arc<Lane>,
+    threads: Vec<JoinHandle<()>>,
+    slow: bool,
+    storage: Arc<dyn Storage>,
+}
+
+enum Item {
+    Work(JobId, Work),
+    Task(Task),
+}
+
+#[derive(Default)]
+struct Lane {
+    state: Mutex<State>,
+    filled: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    items: VecDeque<Item>,
+    ended: bool,
+}
+
+impl Disk {
+    /// Starts the threads; for storage that is not slow only the one for other files.
+    pub(crate) fn start(
+        storage: Arc<dyn Storage>,
+        mailbox: &Arc<Mailbox>,
+        threads: usize,
+    ) -> std::io::Result<Self> {
+        let slow = storage.is_slow();
+        let writers: Vec<Arc<Lane>> = (0..if slow { threads } else { 0 }).map(|_| Arc::default()).collect();
+        let mut disk = Self { writers, reader: Arc::default(), threads: Vec::new(), slow, storage };
+        let lanes: Vec<_> = disk.writers.iter().chain([&disk.reader]).cloned().collect();
+        for (i, lane) in lanes.into_iter().enumerate() {
+            let (storage, mailbox) = (disk.storage.clone(), mailbox.clone());
+            let name = format!("turbopump-disk-{i}");
+            let thread =
+                std::thread::Builder::new().name(name).spawn(move || lane.run(&*storage, &mailbox))?;
+            disk.threads.push(thread);
+        }
+        Ok(disk)
+    }
+
+    /// Does the work now and gives its result, or hands it to a thread.
+    pub(crate) fn give(&self, job: JobId, work: Work) -> Option<Done> {
+        if !self.slow {
+            return perform(&*self.storage, work);
+        }
+        let lane = match &work {
+            Work::Read(_) | Work::Piece { .. } => &self.reader,
+            Work::Change(change) => self.writer(change.key().hash64()),
+            Work::Stage { key, .. } | Work::Discard { key, .. } => self.writer(key.hash64()),
+        };
+        lane.push(Item::Work(job, work));
+        None
+    }
+
+    /// Whether tasks that touch storage belong on a thread.
+    pub(crate) fn is_slow(&self) -> bool {
+        self.slow
+    }
+
+    /// Runs something that may block on the reading thread.
+    pub(crate) fn run(&self, task: Task) {
+        self.reader.push(Item::Task(task));
+    }
+
+    /// Finishes what was given, then ends the threads.
+    pub(crate) fn stop(&mut self) {
+        for lane in self.writers.iter().chain([&self.reader]) {
+            lane.state.lock().ended = true;
+            lane.filled.notify_one();
+        }
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
+                log::error!("a disk thread ended with a panic");
+            }
+        }
+    }
+
+    fn writer(&self, hash: u64) -> &Lane {
+        &self.writers[(hash % self.writers.len() as u64) as usize]
+    }
+}
+
+impl Lane {
+    fn push(&self, item: Item) {
+        let mut state = self.state.lock();
+        state.items.push_back(item);
+        if state.items.len() == 1 {
+            self.filled.notify_one();
+        }
+    }
+
+    fn run(&self, storage: &dyn Storage, mailbox: &Mailbox) {
+        loop {
+            let items: Vec<Item> = {
+                let mut state = self.state.lock();
+                while state.items.is_empty() && !state.ended {
+                    self.filled.wait(&mut state);
+                }
+                if state.items.is_empty() {
+                    return;
+                }
+                let count = state.items.len().min(MAX_GROUP);
+                state.items.drain(..count).collect()
+            };
+            mailbox.post_all(perform_group(storage, items));
+        }
+    }
+}
+
+fn perform_group(storage: &dyn Storage, items: Vec<Item>) -> Vec<Mail> {
+    let (mut mails, mut jobs, mut changes) = (Vec::new(), Vec::new(), Vec::new());
+    for item in items {
+        match item {
+            Item::Work(job, Work::Change(change)) => {
+                jobs.push(job);
+                changes.push(change);
+            }
+            Item::Work(job, work) => {
+                mails.extend(perform(storage, work).map(|result| Mail::Done { job, result }));
+            }
+            Item::Task(task) => task(),
+        }
+    }
+    if !changes.is_empty() {
+        let results = apply(storage, &changes);
+        mails.extend(jobs.into_iter().zip(results).map(|(job, result)| Mail::Done { job, result }));
+    }
+    mails
+}
+
+/// One answer per change, whatever the storage does.
+fn apply(storage: &dyn Storage, changes: &[Change]) -> Vec<Done> {
+    let mut results: Vec<Done> =
+        storage.apply(changes).into_iter().map(|r| Done::Changed(r.map_err(words))).collect();
+    let short = || Done::Changed(Err("the storage did not answer for this change".into()));
+    results.resize_with(changes.len(), short);
+    results
+}
+
+fn perform(storage: &dyn Storage, work: Work) -> Option<Done> {
+    match work {
+        Work::Change(change) => apply(storage, &[change]).pop(),
+        Work::Read(key) => Some(Done::Records(storage.read(&key).map_err(words))),
+        Work::Piece { key, dot, offset, len } => {
+            Some(Done::Piece(storage.read_piece(&key, dot, offset, len).map_err(words)))
+        }
+        Work::Stage { stage, offset, bytes, .. } => {
+            Some(Done::Changed(storage.stage(stage, offset, &bytes).map_err(words)))
+        }
+        Work::Discard { stage, .. } => {
+            storage.discard(stage);
+            None
+        }
+    }
+}
+
+fn words(error: StorageError) -> String {
+    error.to_string()
+}

@@ -1,0 +1,364 @@
+//! The loop: one thread, one turn after the other, nothing that blocks.
+//!
+//! A turn: sleep until there is something to do or the core's deadline; take frames, mail and
+//! time to the core; carry out what it says until it says no more; send what gathered. While
+//! awake, other threads need not wake it.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    io,
+    net::SocketAddr,
+    sync::Arc,
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use mio::{Events, Poll, Token, Waker};
+use parking_lot::RwLock;
+
+use super::{Callbacks, Clock, Home, Mail, Mailbox, Reply, Task, Ticket, disk::Disk, now, values};
+use crate::{
+    core::{Core, Event, Input, OpId, Outcome, Output, WatchId},
+    model::{Members, NodeId},
+    partition::Placement,
+    storage::Storage,
+    transport::{SendError, Transport, TransportContext, TransportEvent},
+    wire::{LinkEvent, Links},
+};
+
+/// The token of the transport.
+const TRANSPORT: Token = Token(0);
+/// The token of the waker.
+pub(crate) const WAKER: Token = Token(1);
+/// Transport events taken per turn, so that clients get their turn too.
+const MAX_EVENTS_PER_TURN: usize = 256;
+/// Frames kept back while a transport's queue is full; more are dropped, and the core repeats.
+const MAX_HELD_FRAMES: usize = 4_096;
+/// Pause before held frames are tried again.
+const HELD_FRAMES_MS: u64 = 1;
+/// While stopping: how often it is looked at whether everything has settled.
+const STOP_TICK_MS: u64 = 10;
+/// While stopping: how long the transport gets for its last frames.
+const STOP_TRANSPORT_MS: u64 = 500;
+
+/// What callers' threads see without asking the loop.
+pub(crate) struct Shared {
+    pub(crate) members: ArcSwap<Members>,
+    pub(crate) placement: ArcSwap<Placement>,
+    pub(crate) up: RwLock<Vec<NodeId>>,
+    pub(crate) watches: RwLock<BTreeMap<WatchId, Arc<dyn Fn(Event) + Send + Sync>>>,
+}
+
+/// What the loop is made of.
+pub(crate) struct Parts {
+    pub(crate) me: NodeId,
+    pub(crate) poll: Poll,
+    pub(crate) core: Core,
+    pub(crate) links: Links,
+    pub(crate) transport: Box<dyn Transport>,
+    pub(crate) storage: Arc<dyn Storage>,
+    pub(crate) disk: Disk,
+    pub(crate) mailbox: Arc<Mailbox>,
+    pub(crate) callbacks: Callbacks,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) home: Option<Home>,
+}
+
+/// See the [module](self).
+pub(crate) struct EventLoop {
+    parts: Parts,
+    replies: BTreeMap<OpId, Ticket>,
+    outputs: Vec<Output>,
+    link_events: Vec<LinkEvent>,
+    held: VecDeque<(SocketAddr, Bytes)>,
+    more_events: bool,
+    stop_at_ms: Option<u64>,
+}
+
+impl EventLoop {
+    /// Binds the transport. Gives its address.
+    pub(crate) fn bind(
+        transport: &mut dyn Transport,
+        poll: &Poll,
+        waker: &Arc<Waker>,
+    ) -> io::Result<SocketAddr> {
+        transport.start(TransportContext {
+            registry: poll.registry(),
+            token: TRANSPORT,
+            waker: waker.clone(),
+        })
+    }
+
+    pub(crate) fn new(parts: Parts) -> Self {
+        Self {
+            parts,
+            replies: BTreeMap::new(),
+            outputs: Vec::new(),
+            link_events: Vec::new(),
+            held: VecDeque::new(),
+            more_events: false,
+            stop_at_ms: None,
+        }
+    }
+
+    /// Runs until it is told to stop, then ends everything in order.
+    pub(crate) fn run(mut self) {
+        let mut events = Events::with_capacity(64);
+        let mut mails = VecDeque::new();
+        let at = now(&*self.parts.clock);
+        self.parts.core.start(at, &mut self.outputs);
+        self.act();
+        while !self.is_over() {
+            let timeout = self.timeout();
+            let timeout = if self.parts.mailbox.fall_asleep() { timeout } else { Some(Duration::ZERO) };
+            if let Err(error) = self.parts.poll.poll(&mut events, timeout)
+                && error.kind() != io::ErrorKind::Interrupted
+            {
+                log::error!("the loop's poll failed: {error}");
+            }
+            self.parts.mailbox.wake_up();
+            if events.iter().any(|e| e.token() == TRANSPORT) {
+                self.parts.transport.ready();
+            }
+            self.take_frames();
+            self.parts.mailbox.take(&mut mails);
+            mails.drain(..).for_each(|mail| self.open(mail));
+            self.feed(Input::Tick);
+            self.send_frames();
+        }
+        self.end();
+    }
+
+    fn timeout(&self) -> Option<Duration> {
+        if self.more_events {
+            return Some(Duration::ZERO);
+        }
+        let now_ms = now(&*self.parts.clock).mono_ms;
+        let mut at_ms = self.parts.core.deadline();
+        if !self.held.is_empty() {
+            at_ms = Some(at_ms.map_or(u64::MAX, |at| at.min(now_ms + HELD_FRAMES_MS)));
+        }
+        if self.stop_at_ms.is_some() {
+            at_ms = Some(at_ms.map_or(u64::MAX, |at| at.min(now_ms + STOP_TICK_MS)));
+        }
+        at_ms.map(|at| Duration::from_millis(at.saturating_sub(now_ms)))
+    }
+
+    fn take_frames(&mut self) {
+        let Parts { transport, links, clock, .. } = &mut self.parts;
+        let (now_ms, events) = (now(&**clock).mono_ms, &mut self.link_events);
+        self.more_events = transport.poll(MAX_EVENTS_PER_TURN, &mut |event| match event {
+            TransportEvent::Frame { from, frame } => links.received(now_ms, from, frame, events),
+            TransportEvent::Closed { addr } => links.closed(addr, events),
+        });
+        for event in std::mem::take(&mut self.link_events) {
+            match event {
+                LinkEvent::Up { peer, incarnation, addr } => {
+                    log::info!("node {peer} is up at {addr} (incarnation {incarnation})");
+                    self.feed(Input::LinkUp { peer });
+                }
+                LinkEvent::Down { peer } => {
+                    log::info!("node {peer} is down");
+                    self.feed(Input::LinkDown { peer });
+                }
+                LinkEvent::Message { peer, message } => self.feed(Input::Message { from: peer, message }),
+                LinkEvent::Refused { addr, reason } => log::warn!("refused a node at {addr}: {reason}"),
+                LinkEvent::RefusedBy { peer, addr, reason } => {
+                    let peer = peer.map(|id| format!("node {id}")).unwrap_or_else(|| "a node".into());
+                    log::warn!("{peer} at {addr} refuses this node: {reason}");
+                }
+            }
+        }
+    }
+
+    fn open(&mut self, mail: Mail) {
+        match mail {
+            Mail::Request { op, request, ticket } => {
+                self.replies.insert(op, ticket);
+                self.feed(Input::Request { op, request });
+            }
+            Mail::Tell(request) => self.feed(Input::Request { op: OpId(0), request }),
+            Mail::Done { job, result } => self.feed(Input::Done { job, result }),
+            Mail::Stop { within } => {
+                self.parts.mailbox.close();
+                let at_ms = now(&*self.parts.clock).mono_ms.saturating_add(within.as_millis() as u64);
+                self.stop_at_ms = Some(self.stop_at_ms.map_or(at_ms, |before| before.min(at_ms)));
+            }
+        }
+    }
+
+    fn feed(&mut self, input: Input) {
+        let at = now(&*self.parts.clock);
+        if matches!(input, Input::Tick) && self.parts.core.deadline().is_none_or(|due| due > at.mono_ms) {
+            return;
+        }
+        self.parts.core.handle(at, input, &mut self.outputs);
+        self.act();
+    }
+
+    /// Carries out outputs, and those that follow from them, until there are none.
+    fn act(&mut self) {
+        let mut done = Vec::new();
+        loop {
+            let mut outputs = std::mem::take(&mut self.outputs);
+            for output in outputs.drain(..) {
+                if let Output::Work { job, work } = output {
+                    done.extend(self.parts.disk.give(job, work).map(|result| Input::Done { job, result }));
+                } else {
+                    self.carry_out(output);
+                }
+            }
+            self.outputs = outputs;
+            if done.is_empty() {
+                return;
+            }
+            let at = now(&*self.parts.clock);
+            done.drain(..).for_each(|input| self.parts.core.handle(at, input, &mut self.outputs));
+        }
+    }
+
+    fn carry_out(&mut self, output: Output) {
+        match output {
+            Output::Send { to, message } => {
+                if let Err(error) = self.parts.links.send(to, &message) {
+                    log::debug!("a message to {to} was not sent: {error}");
+                }
+            }
+            Output::Work { .. } => unreachable!("handled by act"),
+            Output::Finish { op, outcome } => self.finish(op, outcome),
+            Output::Progress { op, progress } => {
+                if let Some(closure) = self.replies.get(&op).and_then(|t| t.progress.clone()) {
+                    self.parts.callbacks.run(Box::new(move || closure(progress)));
+                }
+            }
+            Output::Notify { watch, event } => {
+                if let Some(closure) = self.parts.shared.watches.read().get(&watch).cloned() {
+                    self.parts.callbacks.run(Box::new(move || closure(event)));
+                }
+            }
+            Output::Publish { members, placement } => self.publish(members, placement),
+            Output::Dial { peer, addrs } => {
+                let now_ms = now(&*self.parts.clock).mono_ms;
+                self.parts.links.dial(now_ms, peer, &addrs);
+            }
+            Output::HangUp { peer } => {
+                log::info!("node {peer} is silent or gone");
+                self.parts.links.hang_up(peer);
+            }
+            Output::Notice(text) => log::warn!("{text}"),
+        }
+        self.note_who_is_up();
+    }
+
+    fn note_who_is_up(&self) {
+        let links = &self.parts.links;
+        let members = self.parts.shared.members.load();
+        let is_up = |id: &NodeId| links.is_up(*id);
+        let same = {
+            let known = self.parts.shared.up.read();
+            let mut up = members.present().map(|m| m.id).filter(is_up);
+            known.iter().all(|id| up.next() == Some(*id)) && up.next().is_none()
+        };
+        if !same {
+            *self.parts.shared.up.write() = members.present().map(|m| m.id).filter(is_up).collect();
+        }
+    }
+
+    fn publish(&mut self, members: Arc<Members>, placement: Arc<Placement>) {
+        // What was said to a member that is no more goes out first: it learns of its removal.
+        self.send_frames();
+        for peer in self.parts.links.admit(&members) {
+            log::info!("node {peer} is no member any more");
+        }
+        if let Some(home) = self.parts.home.clone() {
+            let (me, members) = (self.parts.me, members.clone());
+            self.parts.disk.run(Box::new(move || {
+                if let Err(error) = home.keep_members(me, &members) {
+                    log::error!("the members file can't be written: {error}");
+                }
+            }));
+        }
+        self.parts.shared.members.store(members);
+        self.parts.shared.placement.store(placement);
+    }
+
+    fn finish(&mut self, op: OpId, outcome: Outcome) {
+        let Some(Ticket { reply, bytes, .. }) = self.replies.remove(&op) else { return };
+        let missing = match &outcome {
+            Outcome::Read(Ok(found)) | Outcome::Waited(Ok(Some(found))) => {
+                values::are_missing(&found.siblings)
+            }
+            _ => false,
+        };
+        if !missing {
+            self.parts.mailbox.release(bytes);
+            return reply_with(reply, outcome, &*self.parts.callbacks.runner());
+        }
+        let (storage, mailbox) = (self.parts.storage.clone(), self.parts.mailbox.clone());
+        let run = self.parts.callbacks.runner();
+        let fill = move || {
+            let outcome = match outcome {
+                Outcome::Read(Ok(found)) => Outcome::Read(values::fill(&*storage, found)),
+                Outcome::Waited(Ok(Some(found))) => Outcome::Waited(values::fill(&*storage, found).map(Some)),
+                other => other,
+            };
+            mailbox.release(bytes);
+            reply_with(reply, outcome, &*run);
+        };
+        match self.parts.disk.is_slow() {
+            true => self.parts.disk.run(Box::new(fill)),
+            false => fill(),
+        }
+    }
+
+    fn send_frames(&mut self) {
+        let Parts { transport, links, .. } = &mut self.parts;
+        let held = &mut self.held;
+        for _ in 0..held.len() {
+            let Some((addr, frame)) = held.pop_front() else { break };
+            if let Err(SendError::Full(frame)) = transport.send(addr, frame) {
+                held.push_back((addr, frame));
+            }
+        }
+        links.flush(&mut |addr, frame| match transport.send(addr, frame) {
+            Ok(()) => {}
+            Err(SendError::Full(frame)) if held.len() < MAX_HELD_FRAMES => held.push_back((addr, frame)),
+            Err(SendError::Full(_)) => log::debug!("a frame to {addr} was dropped: the queues are full"),
+            Err(error) => log::debug!("a frame to {addr} was dropped: {error}"),
+        });
+        transport.flush();
+    }
+
+    fn is_over(&self) -> bool {
+        let Some(at_ms) = self.stop_at_ms else { return false };
+        let settled = self.replies.is_empty() && self.parts.core.unsettled() == 0;
+        settled || now(&*self.parts.clock).mono_ms >= at_ms
+    }
+
+    fn end(mut self) {
+        self.parts.core.say_bye(&mut self.outputs);
+        self.act();
+        self.send_frames();
+        self.parts.transport.stop(Duration::from_millis(STOP_TRANSPORT_MS));
+        self.parts.disk.stop();
+        // What the disk finished last may still complete operations.
+        let mut mails = VecDeque::new();
+        self.parts.mailbox.take(&mut mails);
+        mails.drain(..).for_each(|mail| self.open(mail));
+        for (_, Ticket { reply, bytes, .. }) in std::mem::take(&mut self.replies) {
+            self.parts.mailbox.release(bytes);
+            reply_with(reply, Outcome::Stopped, &*self.parts.callbacks.runner());
+        }
+        self.parts.shared.watches.write().clear();
+        self.parts.callbacks.stop();
+    }
+}
+
+fn reply_with(reply: Reply, outcome: Outcome, run: &dyn Fn(Task)) {
+    match reply {
+        Reply::Handle(set) => set(outcome),
+        Reply::Closure(closure) => run(Box::new(move || closure(outcome))),
+    }
+}

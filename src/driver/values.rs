@@ -1,0 +1,71 @@
+//! Adds values from storage to versions that were found without them.
+//!
+//! Between finding a version and reading its value, a write may replace it. Then what is stored
+//! by now takes its place: a reader gets something newer, never nothing.
+
+use bytes::{Bytes, BytesMut};
+
+use crate::{
+    core::Found,
+    error::ReadError,
+    model::{Key, Kind, Record, Siblings},
+    storage::{MAX_WHOLE_VALUE_BYTES, Storage, StorageError},
+};
+
+/// Pieces in which a long value is read.
+const PIECE_BYTES: usize = 1 << 20;
+/// Times that a key is looked at anew when its versions are replaced while they are read.
+const MAX_LOOKS: usize = 16;
+
+/// Whether a value is still to be read.
+pub(crate) fn are_missing(siblings: &Siblings) -> bool {
+    siblings.records().iter().any(|r| r.value.is_none() && r.version.kind == Kind::Value)
+}
+
+/// Reads the values that are missing. May block where storage is slow.
+pub(crate) fn fill(storage: &dyn Storage, found: Found) -> Result<Found, ReadError> {
+    let Found { key, mut siblings } = found;
+    for _ in 0..MAX_LOOKS {
+        let mut filled = Vec::with_capacity(siblings.records().len());
+        let mut replaced = false;
+        for record in siblings.into_records() {
+            match value_of(storage, &key, &record) {
+                Ok(value) => filled.push(Record { version: record.version, value: Some(value) }),
+                Err(StorageError::Missing) => replaced = true,
+                Err(error) => return Err(ReadError::storage(&error)),
+            }
+        }
+        if replaced {
+            filled.extend(storage.read(&key).map_err(|error| ReadError::storage(&error))?);
+        }
+        siblings = Siblings::resolve(filled);
+        if !replaced {
+            return Ok(Found { key, siblings });
+        }
+    }
+    Err(ReadError::Storage(format!("{key:?} is replaced faster than it can be read")))
+}
+
+/// The whole value of a record, from itself or from storage, verified.
+fn value_of(storage: &dyn Storage, key: &Key, record: &Record) -> Result<Bytes, StorageError> {
+    let version = &record.version;
+    if let Some(value) = &record.value {
+        return Ok(value.clone());
+    }
+    if version.len <= MAX_WHOLE_VALUE_BYTES {
+        let kept = storage.read(key)?.into_iter().find(|r| r.version.dot == version.dot);
+        return kept.and_then(|r| r.value).ok_or(StorageError::Missing);
+    }
+    let mut value = BytesMut::with_capacity(version.len as usize);
+    while (value.len() as u64) < version.len {
+        let piece = storage.read_piece(key, version.dot, value.len() as u64, PIECE_BYTES)?;
+        if piece.is_empty() {
+            break;
+        }
+        value.extend_from_slice(&piece);
+    }
+    match version.matches(&value) {
+        true => Ok(value.freeze()),
+        false => Err(StorageError::damaged(format!("{key:?} {}", version.dot), "its digest does not fit")),
+    }
+}

@@ -1,0 +1,334 @@
+//! The handle on a running node.
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::SeqCst},
+    },
+    thread::{JoinHandle, ThreadId},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+
+use crate::{
+    builder::NodeBuilder,
+    config::{Config, Read},
+    core::{Event, Found, MemberInfo, Outcome, Request, WatchId},
+    driver::{Clock, Mail, Mailbox, Reply, Shared, Task, Ticket, fill, now},
+    error::{ReadError, SubmitError},
+    model::{Context, Key, Mirrors, NodeId, Siblings},
+    operations::{Change, ChangeMembers, Count, Forget, Get, Keys, Put, Reading, WaitFor},
+    partition::Placement,
+    storage::Storage,
+};
+
+/// How long the drop of the last handle lets running operations finish.
+const DROP_WITHIN: Duration = Duration::from_secs(2);
+
+/// A member of a cluster, inside this process.
+///
+/// A cheap handle: clones name the same node, from any thread. Dropping the last one shuts the
+/// node down in order; every pending closure still runs.
+///
+/// ```
+/// use turbopump::Node;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let node = Node::builder().start()?; // alone, in memory
+/// node.put("greeting", "hello").wait()?;
+/// assert_eq!(node.get("greeting").wait()?.value().unwrap(), "hello");
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct Node {
+    inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) id: NodeId,
+    pub(crate) addr: SocketAddr,
+    pub(crate) transport: &'static str,
+    pub(crate) config: Config,
+    pub(crate) mailbox: Arc<Mailbox>,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) storage: Arc<dyn Storage>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) run: Arc<dyn Fn(Task) + Send + Sync>,
+    pub(crate) next_watch: AtomicU64,
+    pub(crate) thread: Mutex<Option<JoinHandle<()>>>,
+    pub(crate) callback_thread: Option<ThreadId>,
+}
+
+/// A watch. Dropping it ends it; closures that are queued by then still run.
+#[must_use = "dropping a watch ends it"]
+pub struct Watch {
+    id: WatchId,
+    mailbox: Arc<Mailbox>,
+    shared: Arc<Shared>,
+}
+
+impl Node {
+    /// Everything that can be chosen about a node, with good defaults.
+    pub fn builder() -> NodeBuilder {
+        NodeBuilder::default()
+    }
+
+    pub(crate) fn from_inner(inner: Inner) -> Self {
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// Its name in the cluster.
+    pub fn id(&self) -> NodeId {
+        self.inner.id
+    }
+
+    /// Where peers can dial it, as bound.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.inner.addr
+    }
+
+    /// The kind of its transport: `udt`, `udp`, `memory`.
+    pub fn transport_kind(&self) -> &'static str {
+        self.inner.transport
+    }
+
+    /// The kind of its storage: `file`, `memory`.
+    pub fn storage_kind(&self) -> &'static str {
+        self.inner.storage.kind()
+    }
+
+    /// How it behaves.
+    pub fn config(&self) -> &Config {
+        &self.inner.config
+    }
+
+    /// Writes a value. Any node takes a write of any key.
+    ///
+    /// ```
+    /// # use turbopump::{Ack, Node};
+    /// # let node = Node::builder().start()?;
+    /// node.put("k", vec![1, 2, 3]).mirrors(2).ack(Ack::Quorum).submit(|outcome| match outcome {
+    ///     Ok(written) => println!("{} of {} owners have it", written.acked, written.mirrors.0),
+    ///     Err(error) => println!("{error}"),
+    /// })?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn put<K>(&self, key: K, value: impl Into<Bytes>) -> Put
+    where
+        K: TryInto<Key>,
+        SubmitError: From<K::Error>,
+    {
+        self.write(key.try_into().map_err(SubmitError::from), Some(value.into()))
+    }
+
+    /// Deletes a key: a write of a tombstone, which replaces what it covers everywhere.
+    pub fn delete<K>(&self, key: K) -> Put
+    where
+        K: TryInto<Key>,
+        SubmitError: From<K::Error>,
+    {
+        self.write(key.try_into().map_err(SubmitError::from), None)
+    }
+
+    /// Reads a key. What this node owns and holds is answered on the caller's thread.
+    pub fn get<K>(&self, key: K) -> Get
+    where
+        K: TryInto<Key>,
+        SubmitError: From<K::Error>,
+    {
+        let key = key.try_into().map_err(SubmitError::from);
+        Get { node: self.clone(), key, read: Read::One, timeout: None, local_only: false }
+    }
+
+    /// Waits until a value of the key is there, or one that a context does not cover.
+    pub fn wait_for<K>(&self, key: K) -> WaitFor
+    where
+        K: TryInto<Key>,
+        SubmitError: From<K::Error>,
+    {
+        let key = key.try_into().map_err(SubmitError::from);
+        WaitFor { node: self.clone(), key, context: Context::EMPTY, timeout: Duration::from_secs(30) }
+    }
+
+    /// Has `closure` run for every version that this node stores of keys with this prefix: own
+    /// writes, copies from peers, deletes. In order, where callbacks run.
+    ///
+    /// # Errors
+    /// [`SubmitError::Busy`] past [`Config::max_watches`], [`SubmitError::Stopping`].
+    pub fn watch(
+        &self,
+        prefix: impl Into<String>,
+        closure: impl Fn(Event) + Send + Sync + 'static,
+    ) -> Result<Watch, SubmitError> {
+        let id = WatchId(self.inner.next_watch.fetch_add(1, SeqCst));
+        let watch = Watch { id, mailbox: self.inner.mailbox.clone(), shared: self.inner.shared.clone() };
+        self.inner.shared.watches.write().insert(id, Arc::new(closure));
+        let (completion, pending) = crate::pending::completion();
+        let set = move |outcome| {
+            completion.complete(match outcome {
+                Outcome::Watching(true) => Ok(()),
+                Outcome::Watching(false) => Err(SubmitError::Busy),
+                _ => Err(SubmitError::Stopping),
+            });
+        };
+        let ticket = Ticket { reply: Reply::Handle(Box::new(set)), progress: None, bytes: 0 };
+        self.inner.mailbox.submit(Request::Watch { watch: id, prefix: prefix.into() }, ticket)?;
+        pending.wait().map(|()| watch)
+    }
+
+    /// Lists what this node holds, ordered by name.
+    pub fn keys(&self) -> Keys {
+        let node = self.clone();
+        Keys { node, prefix: String::new(), after: None, limit: 1_000, deleted: false }
+    }
+
+    /// Drops this node's copies of a key, and nobody else's. If it owns the key, sync brings them
+    /// back.
+    pub fn forget<K>(&self, key: K) -> Forget
+    where
+        K: TryInto<Key>,
+        SubmitError: From<K::Error>,
+    {
+        Forget { node: self.clone(), key: key.try_into().map_err(SubmitError::from) }
+    }
+
+    /// The members that are present, this node included, by id.
+    pub fn members(&self) -> Vec<MemberInfo> {
+        let members = self.inner.shared.members.load();
+        let up = self.inner.shared.up.read();
+        let info = |member: &crate::model::Member| MemberInfo {
+            up: member.id == self.id() || up.contains(&member.id),
+            member: member.clone(),
+        };
+        members.present().map(info).collect()
+    }
+
+    /// Makes another node a member, or gives a member other addresses. The other side has to know
+    /// this node as well; then the lists spread by themselves.
+    pub fn add_member(&self, id: NodeId, addrs: Vec<SocketAddr>) -> ChangeMembers {
+        ChangeMembers { node: self.clone(), change: Ok(Change::Add(id, addrs)) }
+    }
+
+    /// Removes a member everywhere. Its copies no longer count; it is told if it can be reached.
+    pub fn remove_member(&self, id: NodeId) -> ChangeMembers {
+        ChangeMembers { node: self.clone(), change: Ok(Change::Remove(id)) }
+    }
+
+    /// Who owns what at the moment.
+    pub fn placement(&self) -> Arc<Placement> {
+        self.inner.shared.placement.load_full()
+    }
+
+    /// Counts what the node holds and does.
+    pub fn stats(&self) -> Count {
+        Count { node: self.clone() }
+    }
+
+    /// Shuts down: takes nothing new, lets running operations and copies on their way finish for
+    /// at most `within`, says goodbye to the peers, closes everything. What is pending after that
+    /// ends as stopped. Returns when the node's threads have ended, except when called from a
+    /// closure. Further calls return at once.
+    pub fn shutdown(&self, within: Duration) {
+        self.inner.stop(within);
+    }
+
+    pub(crate) fn mailbox(&self) -> &Mailbox {
+        &self.inner.mailbox
+    }
+
+    pub(crate) fn clock(&self) -> Arc<dyn Clock> {
+        self.inner.clock.clone()
+    }
+
+    pub(crate) fn run_callback(&self, task: Task) -> Result<(), SubmitError> {
+        if self.inner.mailbox.is_closed() {
+            return Err(SubmitError::Stopping);
+        }
+        (self.inner.run)(task);
+        Ok(())
+    }
+
+    /// Reads storage on this thread. `None`: others have to be asked.
+    pub(crate) fn read_here(
+        &self,
+        key: &Key,
+        read: Read,
+        local_only: bool,
+    ) -> Result<Option<Reading>, ReadError> {
+        if self.inner.mailbox.is_closed() {
+            return Err(ReadError::Refused(SubmitError::Stopping));
+        }
+        let placement = self.inner.shared.placement.load();
+        let alone = placement.seats() <= 1;
+        if !local_only && read != Read::One && !alone {
+            return Ok(None);
+        }
+        let storage = &*self.inner.storage;
+        let records = storage.read(key).map_err(|error| ReadError::storage(&error))?;
+        if !local_only && !alone {
+            let widest = records.iter().map(|r| r.version.mirrors).max();
+            let is_owner = |mirrors: Mirrors| placement.owns(self.id(), key.hash64(), mirrors);
+            if !widest.is_some_and(is_owner) {
+                return Ok(None);
+            }
+        }
+        let found = fill(storage, Found { key: key.clone(), siblings: Siblings::resolve(records) })?;
+        let wall_ms = now(&*self.inner.clock).wall_ms;
+        Ok(Some(Reading::new(found.siblings, wall_ms)))
+    }
+
+    fn write(&self, key: Result<Key, SubmitError>, value: Option<Bytes>) -> Put {
+        Put {
+            node: self.clone(),
+            key,
+            value,
+            mirrors: None,
+            ack: None,
+            context: None,
+            expires_in: None,
+            timeout: None,
+            progress: None,
+        }
+    }
+}
+
+impl Inner {
+    fn stop(&self, within: Duration) {
+        self.mailbox.close();
+        self.mailbox.post(Mail::Stop { within });
+        let me = std::thread::current().id();
+        let mut thread = self.thread.lock();
+        let is_inside =
+            self.callback_thread == Some(me) || thread.as_ref().is_some_and(|t| t.thread().id() == me);
+        if is_inside {
+            return;
+        }
+        if let Some(thread) = thread.take()
+            && thread.join().is_err()
+        {
+            log::error!("the node's loop ended with a panic");
+        }
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.stop(DROP_WITHIN);
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.shared.watches.write().remove(&self.id);
+        self.mailbox.post(Mail::Tell(Request::Unwatch(self.id)));
+    }
+}
+
+impl std::fmt::Debug for Node {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Node({} at {})", self.inner.id, self.inner.addr)
+    }
+}

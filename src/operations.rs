@@ -1,0 +1,543 @@
+//! What can be asked of a node: one builder per operation.
+//!
+//! Each ends in one of three ways: `submit` with a closure, `start` for a handle
+//! ([`Pending`]) that can be waited on and is a future, `wait` for both at once.
+//!
+//! **The callback contract.** `Ok` from `submit` means that the closure runs exactly once: with a
+//! success, a failure, a timeout or the shutdown. `Err` means that it never runs. It runs with
+//! nothing borrowed or locked, on the node's thread for closures (or where
+//! [`callbacks`](crate::NodeBuilder::callbacks) says), so calling the node from it is fine, and a
+//! slow one holds up other closures only. A panic in it is caught and logged.
+
+use std::{future::IntoFuture, ops::Deref, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+
+use crate::{
+    config::{Ack, Read},
+    core::{Found, KeyPage, Outcome, Progress, ReadRequest, Request, Stats, WriteRequest, Written},
+    driver::{Reply, Ticket, now},
+    error::{MemberError, ReadError, SubmitError, WriteError},
+    model::{Context, Digest, Key, Kind, Mirrors, NodeId, Record, Siblings},
+    node::Node,
+    pending::{Pending, completion},
+};
+
+/// What a read found: the versions of a key that exist side by side, tombstones included.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reading {
+    siblings: Siblings,
+    wall_ms: u64,
+}
+
+impl Reading {
+    pub(crate) fn new(siblings: Siblings, wall_ms: u64) -> Self {
+        Self { siblings, wall_ms }
+    }
+
+    /// The value: that of the newest sibling, by time of writing. `None`: there is no such key,
+    /// or it is deleted or expired.
+    pub fn value(&self) -> Option<&Bytes> {
+        self.newest().and_then(|record| record.value.as_ref())
+    }
+
+    /// The newest sibling that has a value.
+    pub fn newest(&self) -> Option<&Record> {
+        self.values().next()
+    }
+
+    /// All siblings that have a value, newest first. More than one: they were written
+    /// concurrently, and the next write with this reading's context settles them.
+    pub fn values(&self) -> impl Iterator<Item = &Record> {
+        self.siblings.live(self.wall_ms)
+    }
+}
+
+/// The versions themselves, and the context to hand back with a write.
+impl Deref for Reading {
+    type Target = Siblings;
+
+    fn deref(&self) -> &Siblings {
+        &self.siblings
+    }
+}
+
+/// What an operation comes to on the caller's thread.
+pub(crate) enum Prepared<T> {
+    /// It is answered already.
+    Answered(T),
+    /// The loop has to be asked; `u64` bytes of values go along.
+    Ask(Request, u64),
+}
+
+/// An operation, to be ended in one of three ways.
+pub(crate) trait Prepare: Sized {
+    type Ok: Send + 'static;
+    type Error: From<SubmitError> + Send + 'static;
+
+    fn prepare(self) -> Result<Prepared<Result<Self::Ok, Self::Error>>, SubmitError>;
+    fn convert(wall_ms: u64, outcome: Outcome) -> Result<Self::Ok, Self::Error>;
+    fn node(&self) -> Node;
+
+    fn progress(&mut self) -> Option<Arc<dyn Fn(Progress) + Send + Sync>> {
+        None
+    }
+}
+
+fn submit<P: Prepare>(
+    mut operation: P,
+    closure: impl FnOnce(Result<P::Ok, P::Error>) + Send + 'static,
+) -> Result<(), SubmitError> {
+    let (node, progress) = (operation.node(), operation.progress());
+    match operation.prepare()? {
+        Prepared::Answered(answer) => node.run_callback(Box::new(move || closure(answer))),
+        Prepared::Ask(request, bytes) => {
+            let clock = node.clock();
+            let convert = move |outcome| closure(P::convert(now(&*clock).wall_ms, outcome));
+            let ticket = Ticket { reply: Reply::Closure(Box::new(convert)), progress, bytes };
+            node.mailbox().submit(request, ticket)
+        }
+    }
+}
+
+fn start<P: Prepare>(mut operation: P) -> Result<Pending<P::Ok, P::Error>, SubmitError> {
+    let (node, progress) = (operation.node(), operation.progress());
+    let (completion, pending) = completion();
+    match operation.prepare()? {
+        Prepared::Answered(answer) => completion.complete(answer),
+        Prepared::Ask(request, bytes) => {
+            let clock = node.clock();
+            let convert = move |outcome| completion.complete(P::convert(now(&*clock).wall_ms, outcome));
+            let ticket = Ticket { reply: Reply::Handle(Box::new(convert)), progress, bytes };
+            node.mailbox().submit(request, ticket)?;
+        }
+    }
+    Ok(pending)
+}
+
+macro_rules! operation {
+    ($name:ident, $ok:ty, $error:ty) => {
+        impl $name {
+            /// Begins, and has `closure` run when it is over; see the
+            /// [callback contract](crate::operations).
+            ///
+            /// # Errors
+            /// [`SubmitError`]: nothing was begun, and the closure never runs.
+            pub fn submit(
+                self,
+                closure: impl FnOnce(Result<$ok, $error>) + Send + 'static,
+            ) -> Result<(), SubmitError> {
+                submit(self, closure)
+            }
+
+            /// Begins, and gives a handle to wait on or to `.await`.
+            ///
+            /// # Errors
+            /// [`SubmitError`]: nothing was begun.
+            pub fn start(self) -> Result<Pending<$ok, $error>, SubmitError> {
+                start(self)
+            }
+
+            /// Begins, and blocks this thread until it is over. Not for closures that run on the
+            /// node's loop.
+            ///
+            /// # Errors
+            /// Those of the operation; the state afterwards stands at each variant.
+            pub fn wait(self) -> Result<$ok, $error> {
+                start(self)?.wait()
+            }
+        }
+
+        /// `.await` begins the operation and waits for its end, under any executor.
+        impl IntoFuture for $name {
+            type Output = Result<$ok, $error>;
+            type IntoFuture = Pending<$ok, $error>;
+
+            fn into_future(self) -> Self::IntoFuture {
+                start(self).unwrap_or_else(|refused| Pending::ready(Err(refused.into())))
+            }
+        }
+    };
+}
+
+/// A write or a delete: [`Node::put`], [`Node::delete`].
+#[must_use = "nothing is written before submit, start or wait"]
+pub struct Put {
+    pub(crate) node: Node,
+    pub(crate) key: Result<Key, SubmitError>,
+    pub(crate) value: Option<Bytes>,
+    pub(crate) mirrors: Option<Mirrors>,
+    pub(crate) ack: Option<Ack>,
+    pub(crate) context: Option<Context>,
+    pub(crate) expires_in: Option<Duration>,
+    pub(crate) timeout: Option<Duration>,
+    pub(crate) progress: Option<Arc<dyn Fn(Progress) + Send + Sync>>,
+}
+
+operation!(Put, Written, WriteError);
+
+impl Put {
+    /// How many nodes shall hold the key; 0 = all. Default: as many as before, else
+    /// [`Config::mirrors`](crate::Config::mirrors).
+    pub fn mirrors(mut self, mirrors: u16) -> Self {
+        self.mirrors = Some(Mirrors(mirrors));
+        self
+    }
+
+    /// When the write is complete. Default: [`Config::ack`](crate::Config::ack).
+    pub fn ack(mut self, ack: Ack) -> Self {
+        self.ack = Some(ack);
+        self
+    }
+
+    /// Replace exactly what this context covers. Default: all that this node knows of the key.
+    pub fn context(mut self, context: Context) -> Self {
+        self.context = Some(context);
+        self
+    }
+
+    /// The value counts as absent from then on, everywhere. Rounded to milliseconds, by the wall
+    /// clocks of the nodes. Default: never.
+    pub fn expires_in(mut self, after: Duration) -> Self {
+        self.expires_in = Some(after);
+        self
+    }
+
+    /// How long it may take before it ends as unknown. Default:
+    /// [`Config::operation_timeout`](crate::Config::operation_timeout).
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = Some(timeout);
+        self
+    }
+
+    /// A second closure: runs whenever an owner has stored the write, until the write is complete.
+    pub fn on_mirror(mut self, closure: impl Fn(Progress) + Send + Sync + 'static) -> Self {
+        self.progress = Some(Arc::new(closure));
+        self
+    }
+}
+
+impl Prepare for Put {
+    type Ok = Written;
+    type Error = WriteError;
+
+    fn prepare(self) -> Result<Prepared<Result<Written, WriteError>>, SubmitError> {
+        let kind = if self.value.is_some() { Kind::Value } else { Kind::Tombstone };
+        let (key, value) = (self.key?, self.value.unwrap_or_default());
+        let (len, max) = (value.len() as u64, self.node.config().max_value_bytes);
+        if len > max {
+            return Err(SubmitError::ValueTooLong { len, max });
+        }
+        let expires_ms = self.expires_in.map(|after| {
+            let after_ms = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
+            now(&*self.node.clock()).wall_ms.saturating_add(after_ms)
+        });
+        let request = WriteRequest {
+            key,
+            kind,
+            digest: Digest::of(&value),
+            value,
+            mirrors: self.mirrors,
+            ack: self.ack,
+            context: self.context,
+            expires_ms,
+            timeout_ms: self.timeout.map(|t| t.as_millis() as u64),
+            progress: self.progress.is_some(),
+        };
+        Ok(Prepared::Ask(Request::Write(request), len))
+    }
+
+    fn convert(_: u64, outcome: Outcome) -> Result<Written, WriteError> {
+        match outcome {
+            Outcome::Written(result) => result,
+            _ => Err(WriteError::Stopped),
+        }
+    }
+
+    fn node(&self) -> Node {
+        self.node.clone()
+    }
+
+    fn progress(&mut self) -> Option<Arc<dyn Fn(Progress) + Send + Sync>> {
+        self.progress.clone()
+    }
+}
+
+/// A read: [`Node::get`].
+#[must_use = "nothing is read before submit, start or wait"]
+pub struct Get {
+    pub(crate) node: Node,
+    pub(crate) key: Result<Key, SubmitError>,
+    pub(crate) read: Read,
+    pub(crate) timeout: Option<Duration>,
+    pub(crate) local_only: bool,
+}
+
+operation!(Get, Reading, ReadError);
+
+impl Get {
+    /// Whom to ask. Default: [`Read::One`].
+    pub fn read(mut self, read: Read) -> Self {
+        self.read = read;
+        self
+    }
+
+    /// Ask nobody but this node, whether it owns the key or not.
+    pub fn local_only(mut self) -> Self {
+        self.local_only = true;
+        self
+    }
+
+    /// How long it may take. Default:
+    /// [`Config::operation_timeout`](crate::Config::operation_timeout).
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = Some(timeout);
+        self
+    }
+
+    /// What this node can answer at once, on this thread; else the operation back, to be
+    /// submitted. Reads storage, so it may block where storage is slow.
+    ///
+    /// # Errors
+    /// `Err` is no failure: it is this read, still to be done.
+    pub fn now(self) -> Result<Result<Reading, ReadError>, Self> {
+        let Ok(key) = self.key.clone() else { return Err(self) };
+        match self.node.read_here(&key, self.read, self.local_only) {
+            Ok(Some(answer)) => Ok(Ok(answer)),
+            _ => Err(self),
+        }
+    }
+}
+
+impl Prepare for Get {
+    type Ok = Reading;
+    type Error = ReadError;
+
+    fn prepare(self) -> Result<Prepared<Result<Reading, ReadError>>, SubmitError> {
+        let key = self.key?;
+        let distrust = match self.node.read_here(&key, self.read, self.local_only) {
+            Ok(Some(reading)) => return Ok(Prepared::Answered(Ok(reading))),
+            Ok(None) => false,
+            Err(error) if self.local_only => return Ok(Prepared::Answered(Err(error))),
+            Err(error) => {
+                log::error!("reading {key:?} here failed, asking others: {error}");
+                true
+            }
+        };
+        let timeout_ms = self.timeout.map(|t| t.as_millis() as u64);
+        Ok(Prepared::Ask(Request::Read(ReadRequest { key, read: self.read, timeout_ms, distrust }), 0))
+    }
+
+    fn convert(wall_ms: u64, outcome: Outcome) -> Result<Reading, ReadError> {
+        match outcome {
+            Outcome::Read(Ok(Found { siblings, .. })) => Ok(Reading::new(siblings, wall_ms)),
+            Outcome::Read(Err(error)) => Err(error),
+            _ => Err(ReadError::Stopped),
+        }
+    }
+
+    fn node(&self) -> Node {
+        self.node.clone()
+    }
+}
+
+/// A wait for a key: [`Node::wait_for`].
+#[must_use = "nothing is awaited before submit, start or wait"]
+pub struct WaitFor {
+    pub(crate) node: Node,
+    pub(crate) key: Result<Key, SubmitError>,
+    pub(crate) context: Context,
+    pub(crate) timeout: Duration,
+}
+
+operation!(WaitFor, Option<Reading>, ReadError);
+
+impl WaitFor {
+    /// What is known already: only a value that it does not cover ends the wait. Default: any.
+    pub fn context(mut self, context: Context) -> Self {
+        self.context = context;
+        self
+    }
+
+    /// For how long; then the outcome is `None`. Default 30 s.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+}
+
+impl Prepare for WaitFor {
+    type Ok = Option<Reading>;
+    type Error = ReadError;
+
+    fn prepare(self) -> Result<Prepared<Result<Option<Reading>, ReadError>>, SubmitError> {
+        let timeout_ms = self.timeout.as_millis() as u64;
+        Ok(Prepared::Ask(Request::Wait { key: self.key?, context: self.context, timeout_ms }, 0))
+    }
+
+    fn convert(wall_ms: u64, outcome: Outcome) -> Result<Option<Reading>, ReadError> {
+        match outcome {
+            Outcome::Waited(Ok(found)) => Ok(found.map(|found| Reading::new(found.siblings, wall_ms))),
+            Outcome::Waited(Err(error)) => Err(error),
+            _ => Err(ReadError::Stopped),
+        }
+    }
+
+    fn node(&self) -> Node {
+        self.node.clone()
+    }
+}
+
+/// A listing of what this node holds: [`Node::keys`].
+#[must_use = "nothing is listed before submit, start or wait"]
+pub struct Keys {
+    pub(crate) node: Node,
+    pub(crate) prefix: String,
+    pub(crate) after: Option<String>,
+    pub(crate) limit: usize,
+    pub(crate) deleted: bool,
+}
+
+operation!(Keys, KeyPage, ReadError);
+
+impl Keys {
+    /// Only keys that begin like this. Default: all.
+    pub fn prefix(mut self, prefix: impl Into<String>) -> Self {
+        self.prefix = prefix.into();
+        self
+    }
+
+    /// Only keys behind this one: the `next` of the page before.
+    pub fn after(mut self, after: impl Into<String>) -> Self {
+        self.after = Some(after.into());
+        self
+    }
+
+    /// At most so many, 1 to 10,000. Default 1,000.
+    pub fn limit(mut self, limit: usize) -> Self {
+        self.limit = limit;
+        self
+    }
+
+    /// Lists tombstones and expired versions too.
+    pub fn deleted(mut self, deleted: bool) -> Self {
+        self.deleted = deleted;
+        self
+    }
+}
+
+impl Prepare for Keys {
+    type Ok = KeyPage;
+    type Error = ReadError;
+
+    fn prepare(self) -> Result<Prepared<Result<KeyPage, ReadError>>, SubmitError> {
+        let Self { prefix, after, limit, deleted, .. } = self;
+        Ok(Prepared::Ask(Request::Keys { prefix, after, limit, deleted }, 0))
+    }
+
+    fn convert(_: u64, outcome: Outcome) -> Result<KeyPage, ReadError> {
+        match outcome {
+            Outcome::Keys(page) => Ok(page),
+            _ => Err(ReadError::Stopped),
+        }
+    }
+
+    fn node(&self) -> Node {
+        self.node.clone()
+    }
+}
+
+/// Drops this node's copies of a key: [`Node::forget`].
+#[must_use = "nothing is dropped before submit, start or wait"]
+pub struct Forget {
+    pub(crate) node: Node,
+    pub(crate) key: Result<Key, SubmitError>,
+}
+
+operation!(Forget, usize, WriteError);
+
+impl Prepare for Forget {
+    type Ok = usize;
+    type Error = WriteError;
+
+    fn prepare(self) -> Result<Prepared<Result<usize, WriteError>>, SubmitError> {
+        Ok(Prepared::Ask(Request::Forget(self.key?), 0))
+    }
+
+    fn convert(_: u64, outcome: Outcome) -> Result<usize, WriteError> {
+        match outcome {
+            Outcome::Forgotten(result) => result,
+            _ => Err(WriteError::Stopped),
+        }
+    }
+
+    fn node(&self) -> Node {
+        self.node.clone()
+    }
+}
+
+/// A change of the member list: [`Node::add_member`], [`Node::remove_member`].
+#[must_use = "nothing is changed before submit, start or wait"]
+pub struct ChangeMembers {
+    pub(crate) node: Node,
+    pub(crate) change: Result<Change, SubmitError>,
+}
+
+pub(crate) enum Change {
+    Add(NodeId, Vec<std::net::SocketAddr>),
+    Remove(NodeId),
+}
+
+operation!(ChangeMembers, (), MemberError);
+
+impl Prepare for ChangeMembers {
+    type Ok = ();
+    type Error = MemberError;
+
+    fn prepare(self) -> Result<Prepared<Result<(), MemberError>>, SubmitError> {
+        let request = match self.change? {
+            Change::Add(id, addrs) => Request::AddMember { id, addrs },
+            Change::Remove(id) => Request::RemoveMember(id),
+        };
+        Ok(Prepared::Ask(request, 0))
+    }
+
+    fn convert(_: u64, outcome: Outcome) -> Result<(), MemberError> {
+        match outcome {
+            Outcome::Members(result) => result,
+            _ => Err(MemberError::Stopped),
+        }
+    }
+
+    fn node(&self) -> Node {
+        self.node.clone()
+    }
+}
+
+/// A count of what the node holds and does: [`Node::stats`].
+#[must_use = "nothing is counted before submit, start or wait"]
+pub struct Count {
+    pub(crate) node: Node,
+}
+
+operation!(Count, Stats, ReadError);
+
+impl Prepare for Count {
+    type Ok = Stats;
+    type Error = ReadError;
+
+    fn prepare(self) -> Result<Prepared<Result<Stats, ReadError>>, SubmitError> {
+        Ok(Prepared::Ask(Request::Stats, 0))
+    }
+
+    fn convert(_: u64, outcome: Outcome) -> Result<Stats, ReadError> {
+        match outcome {
+            Outcome::Stats(stats) => Ok(*stats),
+            _ => Err(ReadError::Stopped),
+        }
+    }
+
+    fn node(&self) -> Node {
+        self.node.clone()
+    }
+}

@@ -1,0 +1,87 @@
+//! A map cut into shards, each behind its own lock, so that readers on many threads rarely meet.
+//!
+//! Not for ordered walks and not a cache: what is put in stays until it is taken out. Nothing here
+//! calls foreign code or does I/O with a lock held, except the closures handed in.
+
+use std::{
+    borrow::Borrow,
+    hash::{BuildHasher, BuildHasherDefault, Hash, Hasher},
+};
+
+use parking_lot::RwLock;
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+/// Shards per map. Well above the number of threads that a machine runs at once.
+const SHARDS: usize = 256;
+
+/// The map inside a shard. Its hasher is fixed, so runs repeat; nothing depends on its order.
+#[expect(clippy::disallowed_types, reason = "the hasher is fixed")]
+pub(super) type FixedMap<K, V> = std::collections::HashMap<K, V, BuildHasherDefault<FixedHasher>>;
+
+/// XXH3 of what is hashed; numbers, which are hashes already here, go through a single mix.
+#[derive(Default)]
+pub(super) struct FixedHasher(u64);
+
+impl Hasher for FixedHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        self.0 = xxh3_64_with_seed(bytes, self.0);
+    }
+
+    /// Ends a `str`; keys are hashed one at a time, so it tells nothing apart.
+    fn write_u8(&mut self, _: u8) {}
+
+    fn write_u64(&mut self, number: u64) {
+        self.0 = (self.0 ^ number).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
+/// See the module.
+pub(super) struct Shards<K, V> {
+    shards: Box<[RwLock<FixedMap<K, V>>]>,
+    hasher: BuildHasherDefault<FixedHasher>,
+}
+
+impl<K: Hash + Eq, V> Shards<K, V> {
+    pub(super) fn new() -> Self {
+        Self {
+            shards: (0..SHARDS).map(|_| RwLock::default()).collect(),
+            hasher: BuildHasherDefault::default(),
+        }
+    }
+
+    /// Runs `reader` on what stands under `key`, with the shard locked for reading.
+    pub(super) fn read<Q: Hash + Eq + ?Sized, R>(&self, key: &Q, reader: impl FnOnce(Option<&V>) -> R) -> R
+    where
+        K: Borrow<Q>,
+    {
+        reader(self.shard(key).read().get(key))
+    }
+
+    /// Runs `writer` on the shard of `key`, locked for writing.
+    pub(super) fn write<Q: Hash + Eq + ?Sized, R>(
+        &self,
+        key: &Q,
+        writer: impl FnOnce(&mut FixedMap<K, V>) -> R,
+    ) -> R
+    where
+        K: Borrow<Q>,
+    {
+        writer(&mut self.shard(key).write())
+    }
+
+    /// Runs `visit` on every entry, one shard locked for reading at a time.
+    pub(super) fn for_each(&self, mut visit: impl FnMut(&K, &V)) {
+        for shard in &self.shards {
+            shard.read().iter().for_each(|(key, value)| visit(key, value));
+        }
+    }
+
+    /// By bits that the map inside a shard uses for neither its buckets nor its tags.
+    fn shard<Q: Hash + ?Sized>(&self, key: &Q) -> &RwLock<FixedMap<K, V>> {
+        &self.shards[(self.hasher.hash_one(key) >> 48) as usize % SHARDS]
+    }
+}

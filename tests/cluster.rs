@@ -1,0 +1,188 @@
+//! Several real nodes in one process, over real transports.
+
+mod common;
+
+use std::{sync::mpsc, time::Duration};
+
+use common::{all_up, cluster, eventually, held, id, loopback, quick, udp};
+use turbopump::{Ack, Node, Read, WriteError, transport::UdpTransport};
+
+#[test]
+fn a_write_on_one_node_is_read_from_every_other() {
+    // Goal: the thin line through the whole house. Method: three nodes over UDP, one write each.
+    let nodes = cluster(3, udp, |_, b| b);
+    for (i, node) in nodes.iter().enumerate() {
+        let written = node.put(format!("key/{i}"), format!("value {i}")).ack(Ack::All).wait().unwrap();
+        assert_eq!(written.acked, 3);
+    }
+    for node in &nodes {
+        for i in 0..3 {
+            assert_eq!(held(node, &format!("key/{i}")), Some(format!("value {i}").into_bytes()));
+        }
+    }
+}
+
+#[test]
+fn a_key_with_two_mirrors_ends_up_on_just_its_owners() {
+    let nodes = cluster(4, udp, |_, b| b);
+    for i in 0..50 {
+        nodes[i % 4].put(format!("k{i}"), "v").mirrors(2).wait().unwrap();
+    }
+    for i in 0..50 {
+        let key = turbopump::Key::new(format!("k{i}")).unwrap();
+        let owners: Vec<_> = nodes[0].placement().owners(key.hash64(), turbopump::Mirrors(2)).collect();
+        eventually("the key is on its owners only", || {
+            nodes.iter().all(|n| held(n, key.as_str()).is_some() == owners.contains(&n.id()))
+        });
+        for node in &nodes {
+            assert_eq!(node.get(&key).wait().unwrap().value().unwrap(), "v");
+        }
+    }
+}
+
+#[test]
+fn a_value_longer_than_a_frame_arrives_whole() {
+    let nodes = cluster(3, udp, |_, b| b);
+    let value: Vec<u8> = (0..3_000_000u32).flat_map(|i| i.to_le_bytes()).collect();
+    let written = nodes[0].put("large", value.clone()).ack(Ack::All).wait().unwrap();
+    assert_eq!((written.len, written.acked), (value.len() as u64, 3));
+    for node in &nodes {
+        assert_eq!(held(node, "large"), Some(value.clone()));
+    }
+}
+
+#[test]
+fn a_node_that_does_not_own_a_long_value_reads_it() {
+    let nodes = cluster(4, udp, |_, b| b);
+    let value = vec![7; 200_000];
+    nodes[0].put("large", value.clone()).mirrors(1).ack(Ack::All).wait().unwrap();
+    for node in &nodes {
+        assert_eq!(node.get("large").wait().unwrap().value().unwrap(), &value);
+    }
+    eventually("only the owner keeps it", || {
+        nodes.iter().filter(|n| held(n, "large").is_some()).count() == 1
+    });
+}
+
+#[test]
+fn ten_thousand_writes_reach_all_mirrors() {
+    let nodes = cluster(3, udp, |_, b| b);
+    let (sender, done) = mpsc::channel();
+    for i in 0..10_000 {
+        let sender = sender.clone();
+        let put = nodes[0].put(format!("key {i}"), vec![i as u8; 100]);
+        put.submit(move |outcome| sender.send(outcome.is_ok()).unwrap()).unwrap();
+    }
+    assert!((0..10_000).all(|_| done.recv_timeout(Duration::from_secs(20)).unwrap()));
+    for node in &nodes {
+        eventually("all keys are there", || node.stats().wait().unwrap().keys == 10_000);
+        for i in (0..10_000).step_by(97) {
+            assert_eq!(held(node, &format!("key {i}")), Some(vec![i as u8; 100]));
+        }
+    }
+}
+
+#[test]
+fn concurrent_writes_are_both_kept_and_a_plain_write_settles_them_everywhere() {
+    let nodes = cluster(2, udp, |_, b| b);
+    let empty = turbopump::Context::EMPTY;
+    nodes[0].put("k", "one").context(empty.clone()).ack(Ack::All).wait().unwrap();
+    nodes[1].put("k", "two").context(empty).ack(Ack::All).wait().unwrap();
+    for node in &nodes {
+        let reading = node.get("k").wait().unwrap();
+        let mut values: Vec<_> = reading.values().map(|r| r.value.clone().unwrap()).collect();
+        values.sort();
+        assert_eq!(values, ["one", "two"]);
+    }
+    nodes[1].put("k", "settled").ack(Ack::All).wait().unwrap();
+    for node in &nodes {
+        let reading = node.get("k").wait().unwrap();
+        assert_eq!(reading.records().len(), 1);
+        assert_eq!(reading.value().unwrap(), "settled");
+    }
+}
+
+#[test]
+fn a_delete_hides_the_key_everywhere() {
+    let nodes = cluster(3, udp, |_, b| b);
+    nodes[0].put("k", "v").ack(Ack::All).wait().unwrap();
+    nodes[1].delete("k").ack(Ack::All).wait().unwrap();
+    for node in &nodes {
+        assert_eq!(node.get("k").wait().unwrap().value(), None);
+        assert!(node.keys().wait().unwrap().keys.is_empty());
+        assert_eq!(node.keys().deleted(true).wait().unwrap().keys.len(), 1);
+    }
+}
+
+#[test]
+fn quorum_survives_one_node_and_all_says_unknown() {
+    let nodes = cluster(3, udp, |_, b| b);
+    nodes[2].shutdown(Duration::from_secs(1));
+    let written = nodes[0].put("k", "v").ack(Ack::Quorum).wait().unwrap();
+    assert_eq!(written.acked, 2);
+    assert_eq!(nodes[1].get("k").read(Read::Quorum).wait().unwrap().value().unwrap(), "v");
+    let all = nodes[0].put("k", "w").ack(Ack::All).timeout(Duration::from_millis(200)).wait();
+    assert!(matches!(all, Err(WriteError::TimedOut { acked: 2 })), "{all:?}");
+    let reading = nodes[1].get("k").read(Read::All).timeout(Duration::from_millis(200)).wait();
+    assert!(reading.is_err());
+}
+
+#[test]
+fn what_a_node_missed_reaches_it_when_it_is_back() {
+    let nodes = cluster(2, udp, |_, b| b);
+    let addr = nodes[1].local_addr();
+    nodes[1].shutdown(Duration::from_secs(1));
+    for i in 0..100 {
+        nodes[0].put(format!("k{i}"), "v").wait().unwrap();
+    }
+    let back = Node::builder().id("n1").config(quick()).transport(UdpTransport::bind(addr));
+    let back = back.member(id(0), vec![nodes[0].local_addr()]).start().unwrap();
+    eventually("the node has everything", || back.stats().wait().unwrap().keys == 100);
+}
+
+#[test]
+fn lists_of_members_spread_by_themselves() {
+    // n0 knows n1, n1 knows n2: in the end all know all.
+    let start = |i: usize| {
+        let builder = Node::builder().id(format!("n{i}")).config(quick());
+        builder.transport(UdpTransport::bind(loopback())).start().unwrap()
+    };
+    let nodes: Vec<Node> = (0..3).map(start).collect();
+    let know = |a: usize, b: usize| {
+        nodes[a].add_member(nodes[b].id(), vec![nodes[b].local_addr()]).wait().unwrap();
+        nodes[b].add_member(nodes[a].id(), vec![nodes[a].local_addr()]).wait().unwrap();
+    };
+    know(0, 1);
+    know(1, 2);
+    all_up(&nodes);
+    nodes[0].remove_member(id(2)).wait().unwrap();
+    eventually("the removal is known", || nodes[..2].iter().all(|n| n.members().len() == 2));
+    eventually("the removed node is told", || nodes[2].stats().wait().unwrap().removed);
+}
+
+#[test]
+fn waiting_for_a_key_ends_when_another_node_writes_it() {
+    let nodes = cluster(3, udp, |_, b| b);
+    let waits: Vec<_> =
+        nodes.iter().map(|n| n.wait_for("later").timeout(Duration::from_secs(20)).start().unwrap()).collect();
+    nodes[0].put("later", "now").mirrors(1).wait().unwrap();
+    for wait in waits {
+        assert_eq!(wait.wait().unwrap().unwrap().value().unwrap(), "now");
+    }
+    let timed_out = nodes[0].wait_for("never").timeout(Duration::from_millis(50)).wait().unwrap();
+    assert_eq!(timed_out, None);
+}
+
+#[test]
+fn sync_alone_spreads_what_was_never_sent() {
+    // Goal: sync does not lean on the write path. Method: no write chaining on either node.
+    let config = turbopump::Config { write_chaining: false, ..quick() };
+    let nodes = cluster(2, udp, |_, b| b.config(config.clone()));
+    for i in 0..5 {
+        nodes[0].put(format!("a{i}"), "v").wait().unwrap();
+        nodes[1].put(format!("b{i}"), "v").wait().unwrap();
+    }
+    for node in &nodes {
+        eventually("both have all", || node.stats().wait().unwrap().keys == 10);
+    }
+}
