@@ -18,7 +18,10 @@ fn refused(options: &[&str]) -> String {
     if !options.contains(&"--home") {
         command.arg("--home").arg(folder.path());
     }
-    let output: Output = command.args(["--port", "0"]).args(options).output().unwrap();
+    if !options.contains(&"--port") {
+        command.args(["--port", "0"]);
+    }
+    let output: Output = command.args(options).output().unwrap();
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(2), "{stderr}");
     assert_eq!(stderr.trim().lines().count(), 1, "one line: {stderr}");
