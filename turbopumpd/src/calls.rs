@@ -11,7 +11,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use turbopump::{
-    Key, KeyPage, Member, MemberState, Read, ReadError, Reading, Record, SubmitError, Version, WriteError,
+    Key, KeyInfo, KeyPage, Member, MemberState, Read, ReadError, Reading, Record, SubmitError, Version, WriteError,
     Written, model::Kind,
 };
 
@@ -296,32 +296,63 @@ pub fn list_keys(app: &Arc<App>, params: &Params, asked: Asked) -> Begun {
         Ok(parsed) => parsed,
         Err(e) => return Err((asked, e.into())),
     };
-    let mut keys = app.node.keys().prefix(params.text("prefix").unwrap_or_default()).limit(limit);
-    if let Some(after) = params.text("after") {
-        keys = keys.after(after);
-    }
-    if deleted {
-        keys = keys.deleted(true);
-    }
-    let pending = Pending::new(asked);
-    let closure = pending.clone();
-    pending.or_refuse(keys.submit(move |result| {
-        closure.answer(match result {
-            Ok(page) => listed(&page, all),
-            Err(e) => outcome::not_read(&e),
-        });
-    }))
+    let prefix = params.text("prefix").unwrap_or_default().to_owned();
+    let listing = Listing { app: app.clone(), prefix, limit, all, deleted, keys: Vec::new() };
+    listing.go_on(params.text("after").map(str::to_owned), Pending::new(asked));
+    Ok(())
 }
 
-fn listed(page: &KeyPage, all: bool) -> Reply {
-    let shown = page.keys.iter().filter(|k| all || !k.key.as_str().starts_with(INTERNAL_PREFIX));
-    let keys: Vec<Value> = shown
-        .map(|k| {
+/// A page that grows until it is full: where internal names are left out, one page of the node
+/// may not fill it.
+struct Listing {
+    app: Arc<App>,
+    prefix: String,
+    limit: usize,
+    all: bool,
+    deleted: bool,
+    keys: Vec<Value>,
+}
+
+impl Listing {
+    fn go_on(mut self, after: Option<String>, pending: Pending) {
+        let missing = self.limit - self.keys.len();
+        let mut keys = self.app.node.keys().prefix(self.prefix.as_str()).limit(missing).deleted(self.deleted);
+        if let Some(after) = after {
+            keys = keys.after(after);
+        }
+        let closure = pending.clone();
+        let submitted = keys.submit(move |result| match result {
+            Ok(page) => {
+                let next = self.take(&page);
+                match next {
+                    Some(next) if self.keys.len() < self.limit => self.go_on(Some(next), closure),
+                    next => closure.answer(reply::ok(&json!({"keys": self.keys, "next": next}))),
+                }
+            }
+            Err(e) => closure.answer(outcome::not_read(&e)),
+        });
+        if let Err(e) = submitted {
+            pending.answer(outcome::refused(&e));
+        }
+    }
+
+    /// Takes what is to be shown, and says behind which name to go on.
+    fn take(&mut self, page: &KeyPage) -> Option<String> {
+        let is_internal = |k: &&KeyInfo| k.key.as_str().starts_with(INTERNAL_PREFIX);
+        let shown = page.keys.iter().filter(|k| self.all || !is_internal(k));
+        self.keys.extend(shown.map(|k| {
             let versions: Vec<Value> = k.versions.iter().map(|v| version(v)).collect();
             json!({"name": k.key.as_str(), "mirrors": k.mirrors.0, "versions": versions})
-        })
-        .collect();
-    reply::ok(&json!({"keys": keys, "next": page.next.as_ref().map(|k| k.as_str())}))
+        }));
+        let next = page.next.as_ref().map(|k| k.as_str().to_owned());
+        match next {
+            // All the internal names that follow are skipped at once.
+            Some(name) if !self.all && name.starts_with(INTERNAL_PREFIX) => {
+                Some(format!("{INTERNAL_PREFIX}{}", char::MAX))
+            }
+            next => next,
+        }
+    }
 }
 
 fn version(v: &Version) -> Value {
