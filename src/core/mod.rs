@@ -274,6 +274,9 @@ pub struct Core {
     handoff: handoff::Handoff,
     watches: watch::Watches,
     counters: Counters,
+    /// Loaded and found replaced: nothing else would ever drop them, and where what replaced them
+    /// goes, they would be there again.
+    leftovers: Vec<(Key, Vec<Dot>)>,
 }
 
 impl Core {
@@ -313,17 +316,22 @@ impl Core {
             handoff: handoff::Handoff::default(),
             watches: watch::Watches::default(),
             counters: Counters::default(),
+            leftovers: Vec::new(),
         }
     }
 
     /// Takes in a version that storage holds. Before [`start`](Self::start) only.
     pub fn load(&mut self, key: &Key, version: Version) {
-        self.index.load(key, version);
+        let leftovers = self.index.load(key, version);
+        if !leftovers.is_empty() {
+            self.leftovers.push((key.clone(), leftovers));
+        }
     }
 
-    /// Begins: publishes the members, dials the peers, starts the timers.
+    /// Begins: publishes the members, dials the peers, starts the timers, drops leftovers.
     pub fn start(&mut self, now: Now, outputs: &mut Vec<Output>) {
         self.turn(now, outputs, |core| {
+            core.drop_leftovers();
             core.start_membership();
             core.start_sync();
             core.start_handoff();
@@ -501,6 +509,12 @@ impl Core {
     fn fresh_id(&mut self) -> u64 {
         self.next_id += 1;
         self.next_id
+    }
+
+    fn drop_leftovers(&mut self) {
+        for (key, dots) in std::mem::take(&mut self.leftovers) {
+            self.work(Purpose::Remove, Work::Change(Change::Remove { key, dots }));
+        }
     }
 
     fn owns(&self, node: NodeId, key: &Key, mirrors: crate::model::Mirrors) -> bool {
