@@ -231,6 +231,10 @@ impl World {
         self.trace.note(self.now_us, n, 14, || "loses its disk".into());
         self.nodes[n].disk.restore(Default::default());
         if members {
+            // Whoever sets it up again says who the others are.
+            let others = self.nodes.iter().filter(|node| node.standing == Standing::Member);
+            let others = others.map(|node| Member::new(node.id, vec![node.addr])).collect();
+            self.nodes[n].introduced = others;
             self.nodes[n].members_file = None;
         }
         self.note_disaster(n);
@@ -297,6 +301,7 @@ impl World {
         self.nodes[n].introduced = vec![Member::new(self.nodes[by].id, vec![self.nodes[by].addr])];
         let request = Request::AddMember { id, addrs: vec![addr] };
         self.submit(by, 0, any_key(), Asked::Other, request);
+        self.write_members(by);
         self.start(n);
     }
 
@@ -308,6 +313,8 @@ impl World {
         self.nodes[n].standing = Standing::Removed;
         let request = Request::RemoveMember(self.nodes[n].id);
         self.submit(by, 0, any_key(), Asked::Other, request);
+        // Answered before it is kept: a crash in these milliseconds would undo it.
+        self.write_members(by);
         // What only it had may be gone, as with a lost disk.
         self.note_disaster(n);
     }
