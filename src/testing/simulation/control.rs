@@ -310,9 +310,13 @@ impl World {
         if self.nodes[n].standing != Standing::Member || self.nodes[by].process.is_none() {
             return;
         }
-        self.nodes[n].standing = Standing::Removed;
         let request = Request::RemoveMember(self.nodes[n].id);
-        self.submit(by, 0, any_key(), Asked::Other, request);
+        let op = self.submit(by, 0, any_key(), Asked::Other, request);
+        let outcome = op.and_then(|op| self.outcomes.get(&op));
+        if !matches!(outcome, Some(Outcome::Members(Ok(())))) {
+            return;
+        }
+        self.nodes[n].standing = Standing::Removed;
         // Answered before it is kept: a crash in these milliseconds would undo it.
         self.write_members(by);
         // What only it had may be gone, as with a lost disk.
@@ -338,7 +342,10 @@ impl World {
     pub(super) fn is_held_by(&self, n: usize, dot: Dot) -> bool {
         let Some(known) = self.oracle.find(dot) else { return false };
         let node = &self.nodes[n];
+        // What the process has let go of is as good as gone.
+        let holds = node.process.as_ref().map(|process| process.holds(&known.key));
         let kept = node.disk.of(&known.key).iter().map(|kept| kept.version.dot);
+        let kept = kept.filter(|dot| holds.as_ref().is_none_or(|holds| holds.contains(dot)));
         node.standing == Standing::Member && self.oracle.is_covered(dot, kept)
     }
 
