@@ -169,7 +169,8 @@ impl Workload {
             }
             Fault::Cut => Self::cut(chance, world, n, other),
             Fault::LoseDisk if member => {
-                let members = chance.percent(50);
+                // It alone may know who was removed.
+                let members = n != 0 && chance.percent(50);
                 world.lose_disk(n, members);
                 world.start(n);
             }
@@ -184,8 +185,10 @@ impl Workload {
             Fault::SlowDisk => world.slow_disk(n, true),
             Fault::FailDisk => world.fail_disk(n, true),
             Fault::Join if world.nodes[n].standing == Standing::Spare => {
-                if world.nodes[other].is_there() {
-                    world.join(n, other);
+                // Who was introduced only to a node that is removed is known to nobody.
+                let by = if world.options.faults.contains(&Fault::Remove) { 0 } else { other };
+                if world.nodes[by].is_there() {
+                    world.join(n, by);
                 }
             }
             Fault::Remove if member && n != 0 && self.removals < MAX_REMOVALS => {
