@@ -5,17 +5,21 @@
 //! has not acknowledged which version. When that is nobody, and no version is on its way to
 //! storage, the copies here go.
 //!
+//! A version on fewer mirrors than what it replaced leaves nodes that owned the old one and not the
+//! new one. Such a node remembers for a while what was replaced: else any of them that was away
+//! would give it back to the others, and they to each other, faster than the owners can tell them.
+//!
 //! Limits: `MAX_KEYS` keys at once; the walk over the index that finds them stops there and goes
-//! on as keys are done.
+//! on as keys are done. `MAX_REPLACED` keys of which it is remembered what was replaced.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
 
-use super::{Core, OpId, Outcome, Purpose, Timer, Work, outbox::Peer};
+use super::{Core, OpId, Outcome, Purpose, Timer, Work, index::Verdict, outbox::Peer};
 use crate::{
-    model::{Dot, Key, NodeId, Version},
+    model::{Context, Dot, Key, NodeId, Version},
     storage::Change,
 };
 
@@ -28,9 +32,14 @@ const STEP_MS: u64 = 20;
 /// How often what is not acknowledged is owed anew, in case it was dropped somewhere.
 const REPEAT_MS: u64 = 2_000;
 
+/// Keys of which it is remembered what was replaced; past it, any of them is forgotten.
+const MAX_REPLACED: usize = 10_000;
+
 /// See the [module](self).
 #[derive(Debug, Default)]
 pub(crate) struct Handoff {
+    /// What was replaced by versions that were dropped here.
+    replaced: BTreeMap<Key, Context>,
     /// Per key: who lacks which version.
     lacking: BTreeMap<Key, BTreeSet<(NodeId, Dot)>>,
     /// Where the walk over the index is; `None`: it has ended.
@@ -94,6 +103,7 @@ impl Core {
         }
         if self.index.stored(key).all(|v| !self.owns(self.me, key, v.mirrors)) {
             self.counters.handed_off += 1;
+            self.remember_replaced(key);
             self.drop_copies(key);
         }
     }
@@ -141,6 +151,29 @@ impl Core {
             self.work(Purpose::Remove, Work::Change(Change::Remove { key: key.clone(), dots }));
         }
         count
+    }
+
+    /// What to do with a version that arrived.
+    pub(super) fn judge(&self, key: &Key, version: &Version) -> Verdict {
+        match self.index.judge(key, version) {
+            Verdict::New(_) if self.handoff.replaced.get(key).is_some_and(|c| c.contains(version.dot)) => {
+                Verdict::Known
+            }
+            verdict => verdict,
+        }
+    }
+
+    /// The owners have what goes now. Its own name is not among what it replaced: it may come back.
+    fn remember_replaced(&mut self, key: &Key) {
+        let mut replaced = self.handoff.replaced.remove(key).unwrap_or_default();
+        self.index.stored(key).for_each(|version| replaced.merge(&version.context));
+        if replaced.is_empty() {
+            return;
+        }
+        if self.handoff.replaced.len() >= MAX_REPLACED {
+            self.handoff.replaced.pop_first();
+        }
+        self.handoff.replaced.insert(key.clone(), replaced);
     }
 
     fn step_walk(&mut self) {
