@@ -317,7 +317,9 @@ impl Core {
     /// A peer that owns a version owns nothing of what replaced it on fewer mirrors, so sync does
     /// not tell it: it would keep the old one, and give it to others, for ever.
     fn tell_narrowed(&mut self, peer: NodeId, key: &Key, version: &Version) {
-        let Some(mirrors) = self.index.mirrors(key).filter(|mirrors| *mirrors < version.mirrors) else { return };
+        let Some(mirrors) = self.index.mirrors(key).filter(|mirrors| *mirrors < version.mirrors) else {
+            return;
+        };
         if self.index.find(key, version.dot).is_none()
             && self.owns(peer, key, version.mirrors)
             && !self.owns(peer, key, mirrors)

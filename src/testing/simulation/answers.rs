@@ -15,7 +15,13 @@ type Checked = Result<(), (&'static str, String)>;
 
 impl World {
     /// Nothing is acknowledged that is not stored where it was said to be.
-    pub(super) fn check_written(&mut self, n: usize, asked: &Operation, ack: Ack, answer: &Written) -> Checked {
+    pub(super) fn check_written(
+        &mut self,
+        n: usize,
+        asked: &Operation,
+        ack: Ack,
+        answer: &Written,
+    ) -> Checked {
         let (key, dot) = (&asked.key, answer.version);
         let Some(known) = self.oracle.find(dot) else {
             return Err(("causality", format!("{dot} was acknowledged and never stored")));
@@ -26,7 +32,8 @@ impl World {
         let holders = self.oracle.holders_ever(dot);
         let needed = promised(ack, answer.acked).max(answer.acked);
         if holders.len() < needed || (ack == Ack::Local && !holders.contains(&n)) {
-            let what = format!("{dot} of {key:?} was acknowledged ({ack:?}, {answer:?}), stored on {holders:?}");
+            let what =
+                format!("{dot} of {key:?} was acknowledged ({ack:?}, {answer:?}), stored on {holders:?}");
             return Err(("durability", what));
         }
         let seen = self.oracle.closure([dot]);

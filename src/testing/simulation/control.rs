@@ -126,7 +126,8 @@ impl World {
 
     /// Waits for news of a key, from what the client knows.
     pub fn wait(&mut self, n: usize, client: usize, key: &Key, timeout_ms: u64) -> Option<OpId> {
-        let context = self.knowledge.get(&(client, key.clone())).map(|k| k.context.clone()).unwrap_or_default();
+        let context =
+            self.knowledge.get(&(client, key.clone())).map(|k| k.context.clone()).unwrap_or_default();
         let request = Request::Wait { key: key.clone(), context, timeout_ms };
         self.submit(n, client, key.clone(), Asked::Other, request)
     }

@@ -34,7 +34,10 @@ impl World {
         let end_us = self.now_us + (HEAL_MS + rounds_ms) * 1_000;
         while let Err(last) = self.has_converged() {
             if self.now_us > end_us && self.violation.is_none() {
-                self.fail(last.promise, format!("after {} s of peace: {}", (HEAL_MS + rounds_ms) / 1_000, last.what));
+                self.fail(
+                    last.promise,
+                    format!("after {} s of peace: {}", (HEAL_MS + rounds_ms) / 1_000, last.what),
+                );
             }
             self.broken()?;
             self.run_for(LOOK_MS);

@@ -228,8 +228,10 @@ impl Oracle {
     ) -> Result<(), String> {
         let dot = version.dot;
         let op = value.and_then(|value| op_of(version, value));
-        let operation = op.and_then(|op| self.operations.get(&op)).filter(|o| o.node == node && o.key == *key);
-        let Some(Operation { asked: Asked::Write { kind, value: asked, replaces, .. }, .. }) = operation else {
+        let operation =
+            op.and_then(|op| self.operations.get(&op)).filter(|o| o.node == node && o.key == *key);
+        let Some(Operation { asked: Asked::Write { kind, value: asked, replaces, .. }, .. }) = operation
+        else {
             return Err(format!("{key:?} {dot}: nobody wrote this"));
         };
         if *kind != version.kind || Some(asked) != value {

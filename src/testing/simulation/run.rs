@@ -89,7 +89,9 @@ fn shrink(seed: u64, violation: Violation) -> Failure {
     for fault in Fault::ALL.into_iter().filter(|f| drawn.faults.contains(f)) {
         try_with(format!("{} no={fault:?}", best.0), &mut best);
     }
-    for word in ["drop=0", "duplicate=0", "late=0", "mixed=0", "inline=1", "value=50", "frame=65000", "keys=1"] {
+    for word in
+        ["drop=0", "duplicate=0", "late=0", "mixed=0", "inline=1", "value=50", "frame=65000", "keys=1"]
+    {
         try_with(format!("{} {word}", best.0), &mut best);
     }
     let mut nodes = drawn.nodes;

@@ -115,7 +115,14 @@ impl Workload {
         Write {
             kind,
             len: if kind == Kind::Tombstone { 0 } else { len },
-            ack: *chance.pick(&[Ack::Local, Ack::Local, Ack::Mirrors(1), Ack::Mirrors(2), Ack::Quorum, Ack::All]),
+            ack: *chance.pick(&[
+                Ack::Local,
+                Ack::Local,
+                Ack::Mirrors(1),
+                Ack::Mirrors(2),
+                Ack::Quorum,
+                Ack::All,
+            ]),
             mirrors: (world.options.mixed_mirrors && chance.percent(30)).then(|| *chance.pick(&mirrors)),
             replaces: *chance.pick(&[
                 Replaces::AllThatTheNodeKnows,
@@ -191,12 +198,12 @@ impl Workload {
                     world.join(n, by);
                 }
             }
-            Fault::Remove if member && n != 0 && self.removals < MAX_REMOVALS => {
-                // Those that remove are never removed, so somebody stays.
-                if world.nodes[0].is_there() {
-                    self.removals += 1;
-                    world.remove(n, 0);
-                }
+            // Those that remove are never removed, so somebody stays.
+            Fault::Remove
+                if member && n != 0 && world.nodes[0].is_there() && self.removals < MAX_REMOVALS =>
+            {
+                self.removals += 1;
+                world.remove(n, 0);
             }
             Fault::Weigh if member && n != 0 => {
                 world.crash(n);

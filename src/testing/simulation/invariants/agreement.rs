@@ -20,7 +20,9 @@ pub fn check(world: &World) -> Result<(), String> {
             let kept = names(node.disk.of(key).iter().map(|kept| &kept.version));
             let (held, stored) = (process.holds(key), process.stored(key));
             if kept != stored || held != stored {
-                return Err(format!("node {n} holds {held:?} of {key:?}, stored {stored:?}, on disk {kept:?}"));
+                return Err(format!(
+                    "node {n} holds {held:?} of {key:?}, stored {stored:?}, on disk {kept:?}"
+                ));
             }
         }
     }
@@ -38,9 +40,7 @@ pub fn digests_fit(world: &mut World) -> Result<(), String> {
             let input = Input::Message { from: peer, message: Message::Compare { ranges } };
             let mut outputs = Vec::new();
             process.core.handle(now, input, &mut outputs);
-            let equal = |o: &Output| {
-                matches!(o, Output::Send { message: Message::Compare { ranges }, .. } if ranges.is_empty())
-            };
+            let equal = |o: &Output| matches!(o, Output::Send { message: Message::Compare { ranges }, .. } if ranges.is_empty());
             if !outputs.iter().any(equal) {
                 return Err(format!("node {n} tells node {m} other digests than its disk has: {outputs:?}"));
             }

@@ -11,7 +11,8 @@ use crate::{
 pub fn check(world: &World) -> Result<(), String> {
     let there: Vec<usize> = world.there().collect();
     let keys: BTreeSet<&Key> = there.iter().flat_map(|n| world.nodes[*n].disk.contents().keys()).collect();
-    let Some(placement) = there.first().and_then(|n| world.nodes[*n].process.as_ref()).map(|p| p.core.placement())
+    let Some(placement) =
+        there.first().and_then(|n| world.nodes[*n].process.as_ref()).map(|p| p.core.placement())
     else {
         return Ok(());
     };
