@@ -104,19 +104,43 @@ pub struct Args {
     pub max_value: u64,
 
     /// Client connections at once; past it an idle one makes room
-    #[arg(long, value_name = "N", env = "TURBOPUMP_MAX_CONNECTIONS", default_value_t = 4096, help_heading = "Limits")]
+    #[arg(
+        long,
+        value_name = "N",
+        env = "TURBOPUMP_MAX_CONNECTIONS",
+        default_value_t = 4096,
+        help_heading = "Limits"
+    )]
     pub max_connections: usize,
 
     /// A request's head must be complete within this time
-    #[arg(long, value_name = "MS", env = "TURBOPUMP_HEAD_TIMEOUT", default_value_t = 10_000, help_heading = "Limits")]
+    #[arg(
+        long,
+        value_name = "MS",
+        env = "TURBOPUMP_HEAD_TIMEOUT",
+        default_value_t = 10_000,
+        help_heading = "Limits"
+    )]
     pub head_timeout: u64,
 
     /// A body must not stand still for longer
-    #[arg(long, value_name = "MS", env = "TURBOPUMP_BODY_TIMEOUT", default_value_t = 30_000, help_heading = "Limits")]
+    #[arg(
+        long,
+        value_name = "MS",
+        env = "TURBOPUMP_BODY_TIMEOUT",
+        default_value_t = 30_000,
+        help_heading = "Limits"
+    )]
     pub body_timeout: u64,
 
     /// A kept-alive connection is closed after being idle for so long
-    #[arg(long, value_name = "MS", env = "TURBOPUMP_IDLE_TIMEOUT", default_value_t = 75_000, help_heading = "Limits")]
+    #[arg(
+        long,
+        value_name = "MS",
+        env = "TURBOPUMP_IDLE_TIMEOUT",
+        default_value_t = 75_000,
+        help_heading = "Limits"
+    )]
     pub idle_timeout: u64,
 
     /// Threads that route requests
@@ -198,7 +222,9 @@ mod tests {
 
     #[test]
     fn wrong_options_are_refused() {
-        for wrong in [["--store", "tape"], ["--ack", "0"], ["--partitions", "1000"], ["--port", "x"], ["-l", "a:b"]] {
+        for wrong in
+            [["--store", "tape"], ["--ack", "0"], ["--partitions", "1000"], ["--port", "x"], ["-l", "a:b"]]
+        {
             assert!(Args::try_parse_from(["turbopumpd", wrong[0], wrong[1]]).is_err(), "{wrong:?}");
         }
     }

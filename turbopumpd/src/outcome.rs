@@ -8,7 +8,9 @@ use crate::{gate::Reply, reply};
 pub fn refused(e: &SubmitError) -> Reply {
     let detail = sentence(&e.to_string());
     match e {
-        SubmitError::Key(_) => reply::error(400, "malformed_parameter", format!("The parameter name: {detail}")),
+        SubmitError::Key(_) => {
+            reply::error(400, "malformed_parameter", format!("The parameter name: {detail}"))
+        }
         SubmitError::ValueTooLong { .. } => reply::error(413, "too_large", detail),
         SubmitError::Busy => reply::error(503, "busy", detail),
         SubmitError::Stopping => stopping(),

@@ -270,7 +270,9 @@ impl Params {
         name: &str,
         parse: impl Fn(&str) -> Result<T, &'static str>,
     ) -> Result<Option<T>, ParamError> {
-        self.text(name).map(|t| parse(t).map_err(|expected| ParamError::malformed(name, expected))).transpose()
+        self.text(name)
+            .map(|t| parse(t).map_err(|expected| ParamError::malformed(name, expected)))
+            .transpose()
     }
 }
 
@@ -344,7 +346,9 @@ mod tests {
         let long = format!("name={}", "x".repeat(1_025));
         assert_eq!(params(&long).key().unwrap_err().code(), "too_long_parameter");
         assert!(params(&format!("name={}", "x".repeat(1_024))).key().is_ok());
-        for query in ["mirrors=-1", "mirrors=65536", "mirrors=", "mirrors=+1", "mirrors=x", "mirrors=1&copies=1"] {
+        for query in
+            ["mirrors=-1", "mirrors=65536", "mirrors=", "mirrors=+1", "mirrors=x", "mirrors=1&copies=1"]
+        {
             assert!(params(query).mirrors().is_err(), "{query}");
         }
         for query in ["ack=0", "ack=some", "ack=", "ack=-1"] {

@@ -67,11 +67,7 @@ impl Conditions {
     /// Those of a request.
     pub fn of(exchange: &Exchange) -> Self {
         let header = |name| exchange.header(name).map(str::to_owned);
-        Self {
-            range: header("Range"),
-            if_range: header("If-Range"),
-            if_none_match: header("If-None-Match"),
-        }
+        Self { range: header("Range"), if_range: header("If-Range"), if_none_match: header("If-None-Match") }
     }
 
     /// The value, the asked for part of it, or that the reader has it already.

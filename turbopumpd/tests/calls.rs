@@ -80,7 +80,8 @@ fn concurrent_writes_are_siblings_until_a_write_settles_them() {
     let read = daemon.get("/read?name=k");
     assert_eq!(read.header("turbopump-siblings"), "2");
     let all = daemon.get("/read?name=k&siblings=all").json();
-    let mut values: Vec<&str> = all.as_array().unwrap().iter().map(|s| s["value"].as_str().unwrap()).collect();
+    let mut values: Vec<&str> =
+        all.as_array().unwrap().iter().map(|s| s["value"].as_str().unwrap()).collect();
     values.sort_unstable();
     assert_eq!(values, ["b25l", "dHdv"], "base64 of one and two");
     assert!(all[0]["written_ms"].is_u64() && all[0]["size"] == 3 && all[0]["version"].is_string());
@@ -95,8 +96,10 @@ fn concurrent_writes_are_siblings_until_a_write_settles_them() {
 #[test]
 fn a_range_is_a_part_of_the_value() {
     let daemon = Daemon::start(&[]);
-    let etag = format!("\"{}\"", daemon.post("/write?name=r", b"0123456789").json()["version"].as_str().unwrap());
-    let get = |lines: &str| daemon.connect().ask(&format!("GET /read?name=r HTTP/1.1\r\nHost: x\r\n{lines}\r\n"));
+    let etag =
+        format!("\"{}\"", daemon.post("/write?name=r", b"0123456789").json()["version"].as_str().unwrap());
+    let get =
+        |lines: &str| daemon.connect().ask(&format!("GET /read?name=r HTTP/1.1\r\nHost: x\r\n{lines}\r\n"));
     for (range, part, said) in [
         ("bytes=2-4", "234", "bytes 2-4/10"),
         ("bytes=7-", "789", "bytes 7-9/10"),
@@ -138,7 +141,8 @@ fn keys_are_listed_in_order_page_by_page() {
     }
     let expected: Vec<String> = (0..25).filter(|i| *i != 3).map(|i| format!("k{i:02}")).collect();
     assert_eq!(names, expected);
-    let count = |query: &str| daemon.get(&format!("/list-keys?{query}")).json()["keys"].as_array().unwrap().len();
+    let count =
+        |query: &str| daemon.get(&format!("/list-keys?{query}")).json()["keys"].as_array().unwrap().len();
     assert_eq!((count(""), count("all=1"), count("prefix=oth")), (25, 26, 1));
     let first = &daemon.get("/list-keys?limit=1").json()["keys"][0];
     assert_eq!((&first["name"], &first["mirrors"]), (&"k00".into(), &1.into()));
@@ -183,7 +187,10 @@ fn members_are_listed_added_and_removed() {
     assert_eq!(members["members"][0]["state"], "up");
     let added = daemon.post("/add-peer?uid=two&ip=127.0.0.1:9", b"").json();
     let two = &added["members"][1];
-    assert_eq!((&two["id"], &two["addrs"][0], &two["weight"]), (&"two".into(), &"127.0.0.1:9".into(), &1.into()));
+    assert_eq!(
+        (&two["id"], &two["addrs"][0], &two["weight"]),
+        (&"two".into(), &"127.0.0.1:9".into(), &1.into())
+    );
     assert_eq!(daemon.post("/remove-peer?uid=two", b"").json()["members"].as_array().unwrap().len(), 1);
     assert_eq!(daemon.post("/remove-peer?uid=three", b"").status, 404);
     assert_eq!(daemon.post("/remove-peer?uid=one", b"").status, 400);
@@ -330,8 +337,24 @@ fn any_name_is_a_name_and_stays_inside() {
     let long_300 = "n".repeat(300);
     let long_1024 = "m".repeat(1024);
     let names = [
-        "../../x", "/etc/passwd", "a", "a/b", "a/b/", "..", ".", "A", "00000000000000aa-7", "%00", "%25%2e", " ", "a%0ab",
-        "%c3%a4%e2%82%ac", "store", "CON", &long_300, &long_1024,
+        "../../x",
+        "/etc/passwd",
+        "a",
+        "a/b",
+        "a/b/",
+        "..",
+        ".",
+        "A",
+        "00000000000000aa-7",
+        "%00",
+        "%25%2e",
+        " ",
+        "a%0ab",
+        "%c3%a4%e2%82%ac",
+        "store",
+        "CON",
+        &long_300,
+        &long_1024,
     ];
     let encoded = |name: &str| name.replace(' ', "%20");
     for (i, name) in names.iter().enumerate() {

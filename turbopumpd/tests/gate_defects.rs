@@ -133,8 +133,9 @@ fn defect_7_a_client_that_pipelines_without_reading_costs_little() {
     assert!(daemon.is_alive());
     // One that reads gets all its answers, in order.
     let mut client = daemon.connect();
-    let requests: String =
-        (0..500).map(|i| format!("GET /nothing-{i} HTTP/1.1\r\nHost: x\r\n\r\nGET /status HTTP/1.1\r\n\r\n")).collect();
+    let requests: String = (0..500)
+        .map(|i| format!("GET /nothing-{i} HTTP/1.1\r\nHost: x\r\n\r\nGET /status HTTP/1.1\r\n\r\n"))
+        .collect();
     client.send(requests);
     for _ in 0..500 {
         assert_eq!(client.answer().status, 404);
@@ -162,11 +163,14 @@ fn defect_8_what_could_be_read_in_two_ways_is_refused() {
         "X: a\nContent-Length: 4\r\n",
     ] {
         let mut client = daemon.connect();
-        let request = format!("POST /write?name=a HTTP/1.1\r\nHost: x\r\n{lines}\r\nGET /status HTTP/1.1\r\n\r\n");
+        let request =
+            format!("POST /write?name=a HTTP/1.1\r\nHost: x\r\n{lines}\r\nGET /status HTTP/1.1\r\n\r\n");
         assert_eq!(client.ask(&request).error(), (400, "malformed_request".into()), "{lines:?}");
         assert!(client.is_ended(), "nothing behind it is taken for a request: {lines:?}");
     }
-    for chunks in ["x\r\n", "5\r\nabcdeXX0\r\n\r\n", "-1\r\n", "5;\n\r\nabcde\r\n0\r\n\r\n", "fffffffffffffffff\r\n"] {
+    for chunks in
+        ["x\r\n", "5\r\nabcdeXX0\r\n\r\n", "-1\r\n", "5;\n\r\nabcde\r\n0\r\n\r\n", "fffffffffffffffff\r\n"]
+    {
         let mut client = daemon.connect();
         let request = format!("POST /write?name=a HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n{chunks}");
         assert_eq!(client.ask(&request).status, 400, "{chunks:?}");
@@ -183,7 +187,8 @@ fn defect_8_what_could_be_read_in_two_ways_is_refused() {
 #[test]
 fn defect_9_connections_end_when_the_daemon_does() {
     let mut daemon = Daemon::start(&[]);
-    let mut kept: Vec<Client> = (0..20).map(|i| if i % 2 == 0 { daemon.connect() } else { daemon.connect_unix() }).collect();
+    let mut kept: Vec<Client> =
+        (0..20).map(|i| if i % 2 == 0 { daemon.connect() } else { daemon.connect_unix() }).collect();
     kept.iter_mut().for_each(|c| assert_eq!(c.get("/status").status, 200));
     let mut half = daemon.connect();
     half.send("POST /write?name=a HTTP/1.1\r\nContent-Length: 100000\r\n\r\nhalf");
@@ -230,7 +235,9 @@ fn hundreds_of_waiting_clients_do_not_starve_the_others_and_leave_nothing_when_t
         assert_eq!((came.status, came.header("turbopump-siblings")), (200, "1"));
     }
     drop(waiting);
-    until("the lanes go down to the base", Duration::from_secs(30), || daemon.metric("turbopump_http_lanes") <= 8);
+    until("the lanes go down to the base", Duration::from_secs(30), || {
+        daemon.metric("turbopump_http_lanes") <= 8
+    });
     assert!(daemon.is_alive());
 }
 
@@ -256,7 +263,9 @@ fn slow_bodies_hold_nobody_up() {
     drop(slow);
     until("the half bodies are given up", PATIENCE, || daemon.metric("turbopump_http_abandoned_total") >= 16);
     assert_eq!(daemon.get("/read?name=slow1").status, 404);
-    let long = thread::scope(|s| s.spawn(|| daemon.post("/write?name=long", &vec![b'y'; 3_000_000])).join().unwrap());
+    let long = thread::scope(|s| {
+        s.spawn(|| daemon.post("/write?name=long", &vec![b'y'; 3_000_000])).join().unwrap()
+    });
     assert_eq!(long.status, 200);
     assert_eq!(daemon.get("/read?name=long").body, vec![b'y'; 3_000_000]);
 }

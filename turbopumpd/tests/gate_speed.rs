@@ -94,7 +94,10 @@ fn a_get_through_the_gate_is_a_good_part_of_bare_tiny_http() {
     for clients in [1, 16, 64] {
         for _ in 0..2 {
             let (bare, gated) = (measure(&bare, clients), measure(&gated, clients));
-            println!("{clients:>3} clients: bare {bare:>7.0}/s, gate {gated:>7.0}/s, ratio {:.2}", gated / bare);
+            println!(
+                "{clients:>3} clients: bare {bare:>7.0}/s, gate {gated:>7.0}/s, ratio {:.2}",
+                gated / bare
+            );
         }
     }
     gate.stop(Duration::from_secs(1));

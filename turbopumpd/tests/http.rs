@@ -34,7 +34,8 @@ fn a_request_typed_into_netcat_is_answered_and_the_connection_ends() {
     assert!(text.starts_with("HTTP/1.1 200") && text.contains("running"), "{text}");
     assert!(begin.elapsed() < Duration::from_secs(6), "a person waits for {:?}", begin.elapsed());
     if Command::new("nc").arg("-h").stderr(Stdio::null()).stdout(Stdio::null()).status().is_ok() {
-        let command = format!("printf 'GET /status HTTP/1.1\\r\\n\\r\\n' | timeout 10 nc -U {}", daemon.unix.display());
+        let command =
+            format!("printf 'GET /status HTTP/1.1\\r\\n\\r\\n' | timeout 10 nc -U {}", daemon.unix.display());
         let output = Command::new("sh").arg("-c").arg(command).output().unwrap();
         assert!(String::from_utf8_lossy(&output.stdout).contains("running"), "{output:?}");
     }
@@ -80,17 +81,20 @@ fn bodies_come_with_a_length_in_chunks_or_after_a_continue() {
     assert_eq!(client.answer().json()["size"], 12);
     assert_eq!(client.get("/read?name=chunks").text(), "hello, world");
 
-    client.send("PUT /write?name=continued HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n");
+    client.send(
+        "PUT /write?name=continued HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n",
+    );
     assert_eq!(client.answer().status, 100);
     client.send("hello");
     assert_eq!(client.answer().status, 200);
     assert_eq!(client.get("/read?name=continued").text(), "hello");
 
-    let refused = daemon.connect().ask(
-        "PUT /write?name=big HTTP/1.1\r\nContent-Length: 99999999999\r\nExpect: 100-continue\r\n\r\n",
-    );
+    let refused = daemon
+        .connect()
+        .ask("PUT /write?name=big HTTP/1.1\r\nContent-Length: 99999999999\r\nExpect: 100-continue\r\n\r\n");
     assert_eq!(refused.status, 413, "refused before the body is sent");
-    let refused = daemon.connect().ask("PUT /write?name=a HTTP/1.1\r\nContent-Length: 1\r\nExpect: magic\r\n\r\n");
+    let refused =
+        daemon.connect().ask("PUT /write?name=a HTTP/1.1\r\nContent-Length: 1\r\nExpect: magic\r\n\r\n");
     assert_eq!(refused.status, 417);
 }
 

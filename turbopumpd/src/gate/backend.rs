@@ -127,7 +127,8 @@ fn respond(request: Request, reply: Reply) {
         return;
     }
     // Where no thread can be had, the request was dropped with its closure and answers 500.
-    let spawned = thread::Builder::new().name("gate-answer".into()).spawn(move || write_answer(request, reply));
+    let spawned =
+        thread::Builder::new().name("gate-answer".into()).spawn(move || write_answer(request, reply));
     if let Err(e) = spawned {
         log::error!("no thread for a long answer: {e}");
     }

@@ -139,8 +139,21 @@ mod tests {
     #[test]
     fn what_could_be_read_in_two_ways_is_refused() {
         for input in [
-            "\r\n", "5\nhello", "x\r\n", "-1\r\n", "+5\r\n", " 5\r\n", "5 \r\nhello", "0x5\r\nhello", "5\rhello",
-            "5\r\nhelloX\r\n", "5\r\nhello\n0", "0\r\n\n", "0\r\na\nb\r\n\r\n", "5;a\nb\r\n", "1000000000000000\r\n",
+            "\r\n",
+            "5\nhello",
+            "x\r\n",
+            "-1\r\n",
+            "+5\r\n",
+            " 5\r\n",
+            "5 \r\nhello",
+            "0x5\r\nhello",
+            "5\rhello",
+            "5\r\nhelloX\r\n",
+            "5\r\nhello\n0",
+            "0\r\n\n",
+            "0\r\na\nb\r\n\r\n",
+            "5;a\nb\r\n",
+            "1000000000000000\r\n",
         ] {
             assert_eq!(decode(input, 2), Err(400), "{input:?}");
         }

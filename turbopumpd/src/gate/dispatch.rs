@@ -48,7 +48,8 @@ pub(super) struct GateLines {
 
 impl GateLines {
     pub(super) fn new(secret: &str) -> Self {
-        let line = |origin, kind| format!("{GATE_HEADER}: {}\r\n", gate_value(secret, origin, kind)).into_bytes();
+        let line =
+            |origin, kind| format!("{GATE_HEADER}: {}\r\n", gate_value(secret, origin, kind)).into_bytes();
         let both = |kind| [line(Origin::Tcp, kind), line(Origin::Unix, kind)];
         let mut probe = b"GET / HTTP/1.1\r\n".to_vec();
         probe.extend(line(Origin::Tcp, Kind::Probe));
@@ -68,7 +69,8 @@ impl Looper {
         let is_full = self.queues.iter().map(VecDeque::len).sum::<usize>() >= self.limits.queued_requests;
         let Some(client) = self.clients.get_mut(id) else { return };
         client.state = State::Queued(body);
-        let patience = if client.read_closed { self.limits.half_closed_grace } else { self.limits.queue_timeout };
+        let patience =
+            if client.read_closed { self.limits.half_closed_grace } else { self.limits.queue_timeout };
         client.deadline = Some(self.now + patience);
         self.stats.requests.add_one();
         let waiting = Waiting { client: id, bytes, class, since: self.now };
@@ -105,7 +107,9 @@ impl Looper {
     fn start(&mut self, waiting: Waiting) {
         let Some(lane_id) = self.free_lanes.pop() else { return };
         let id = waiting.client;
-        let (Some(client), Some(lane)) = (self.clients.get_mut(id), self.lanes.get_mut(lane_id)) else { return };
+        let (Some(client), Some(lane)) = (self.clients.get_mut(id), self.lanes.get_mut(lane_id)) else {
+            return;
+        };
         lane.phase = Phase::Busy(id);
         lane.answer = Answer::Head;
         lane.class = waiting.class;

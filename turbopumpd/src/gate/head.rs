@@ -291,7 +291,8 @@ mod tests {
 
     #[test]
     fn only_what_was_understood_is_passed_on() {
-        let head = whole("GET http://h/a?b HTTP/1.1\r\nX-Gate: fake\r\nRange: bytes=0-1\r\nTE: chunked\r\n\r\n");
+        let head =
+            whole("GET http://h/a?b HTTP/1.1\r\nX-Gate: fake\r\nRange: bytes=0-1\r\nTE: chunked\r\n\r\n");
         assert_eq!(head.forward, b"GET /a?b HTTP/1.1\r\nRange: bytes=0-1\r\n");
     }
 
@@ -327,7 +328,14 @@ mod tests {
             assert_eq!(parse(&format!("POST / HTTP/1.1\r\n{lines}\r\n")), Err(400), "{lines:?}");
         }
         assert_eq!(parse("POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n"), Err(400));
-        for line in ["GET /\u{e4} HTTP/1.1", "GET  / HTTP/1.1", "GET / x HTTP/1.1", "GET /", "\u{16}\u{3}\u{1}", "GET x HTTP/1.1"] {
+        for line in [
+            "GET /\u{e4} HTTP/1.1",
+            "GET  / HTTP/1.1",
+            "GET / x HTTP/1.1",
+            "GET /",
+            "\u{16}\u{3}\u{1}",
+            "GET x HTTP/1.1",
+        ] {
             assert_eq!(parse(&format!("{line}\r\n\r\n")), Err(400), "{line:?}");
         }
         assert_eq!(parse("GET / HTTP/2.0\r\n\r\n"), Err(505));
