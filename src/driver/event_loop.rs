@@ -245,6 +245,10 @@ impl EventLoop {
             }
             Output::HangUp { peer } => {
                 log::info!("node {peer} is silent or gone");
+                if let Some(addr) = self.parts.links.addr_of(peer) {
+                    self.send_frames();
+                    self.parts.transport.close(addr);
+                }
                 self.parts.links.hang_up(peer);
             }
             Output::Notice(text) => log::warn!("{text}"),

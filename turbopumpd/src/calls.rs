@@ -11,8 +11,8 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use turbopump::{
-    Key, KeyInfo, KeyPage, Member, MemberState, Read, ReadError, Reading, Record, SubmitError, Version, WriteError,
-    Written, model::Kind,
+    Key, KeyInfo, KeyPage, Member, MemberState, Read, ReadError, Reading, Record, SubmitError, Version,
+    WriteError, Written, model::Kind,
 };
 
 use crate::{
