@@ -13,6 +13,10 @@ use arc_swap::ArcSwap;
 use mio::{Poll, Waker};
 use parking_lot::{Mutex, RwLock};
 
+#[cfg(not(feature = "udt"))]
+use crate::transport::UdpTransport;
+#[cfg(feature = "udt")]
+use crate::transport::UdtTransport;
 use crate::{
     config::{Ack, Config},
     core::{Core, Setup},
@@ -24,8 +28,8 @@ use crate::{
     node::{Inner, Node},
     partition::{PartitionCount, Partitioner, Ring},
     storage::{MemoryStorage, Storage},
-    transport::{Transport, UdpTransport},
-    wire::{FRAME_HEADER_BYTES, Links, Local},
+    transport::Transport,
+    wire::{FRAME_HEADER_BYTES, Links, Local, MAX_CLUSTER_BYTES},
 };
 
 /// Everything that can be chosen about a [`Node`]. The defaults make a node that is alone, in
@@ -59,7 +63,7 @@ impl Default for NodeBuilder {
             weight: 1,
             transport: None,
             storage: None,
-            partitioner: Arc::new(Ring::default()),
+            partitioner: Arc::new(Ring),
             partitions: PartitionCount::default(),
             cluster: "turbopump".into(),
             seed: None,
@@ -191,6 +195,10 @@ impl NodeBuilder {
     /// [`StartError`]; nothing runs then.
     pub fn start(self) -> Result<Node, StartError> {
         self.config.check().map_err(StartError::Config)?;
+        if self.cluster.is_empty() || self.cluster.len() > MAX_CLUSTER_BYTES {
+            let text = format!("the name of a cluster has 1 to {MAX_CLUSTER_BYTES} bytes");
+            return Err(StartError::Config(text));
+        }
         let seed = self.seed.unwrap_or_else(|| RandomState::new().hash_one(std::process::id()));
         let home = self.home.as_deref().map(Home::open).transpose()?;
         let file = home.as_ref().map(Home::members).transpose()?.flatten();
@@ -298,6 +306,12 @@ fn spawn(parts: Parts) -> std::io::Result<JoinHandle<()>> {
     std::thread::Builder::new().name("turbopump-loop".into()).spawn(move || EventLoop::new(parts).run())
 }
 
+#[cfg(feature = "udt")]
+fn default_transport(listen: SocketAddr) -> Box<dyn Transport> {
+    Box::new(UdtTransport::bind(listen))
+}
+
+#[cfg(not(feature = "udt"))]
 fn default_transport(listen: SocketAddr) -> Box<dyn Transport> {
     Box::new(UdpTransport::bind(listen))
 }

@@ -140,12 +140,17 @@ impl Index {
         self.entries.entry((key.hash64(), key.clone())).or_default().push(Held { version, stored: false });
     }
 
-    /// Takes in a version that storage held when the node started.
-    pub(crate) fn load(&mut self, key: &Key, version: Version) {
+    /// Takes in a version that storage held when the node started. Gives those that turn out to
+    /// be replaced: a crash between keeping a version and dropping what it replaced left them.
+    pub(crate) fn load(&mut self, key: &Key, version: Version) -> Vec<Dot> {
         let dot = version.dot;
-        if matches!(self.judge(key, &version), Verdict::New(_)) {
-            self.begin(key, Arc::new(version));
-            self.complete(key, dot);
+        match self.judge(key, &version) {
+            Verdict::New(replaced) => {
+                self.begin(key, Arc::new(version));
+                self.complete(key, dot);
+                replaced
+            }
+            _ => vec![dot],
         }
     }
 

@@ -261,6 +261,8 @@ pub struct Core {
     jobs: BTreeMap<JobId, Purpose>,
     next_id: u64,
     index: Index,
+    /// Found at the load to be replaced; to be removed at the start.
+    leftovers: Vec<(Key, Vec<Dot>)>,
     naming: Naming,
     members: Members,
     placement: Arc<Placement>,
@@ -290,6 +292,7 @@ impl Core {
         Self {
             me: this.id,
             index: Index::new(setup.partitions, setup.partitioner.everywhere()),
+            leftovers: Vec::new(),
             next_id: chance.next_u64() >> 16,
             config: setup.config,
             partitioner: setup.partitioner,
@@ -318,12 +321,18 @@ impl Core {
 
     /// Takes in a version that storage holds. Before [`start`](Self::start) only.
     pub fn load(&mut self, key: &Key, version: Version) {
-        self.index.load(key, version);
+        let dots = self.index.load(key, version);
+        if !dots.is_empty() {
+            self.leftovers.push((key.clone(), dots));
+        }
     }
 
     /// Begins: publishes the members, dials the peers, starts the timers.
     pub fn start(&mut self, now: Now, outputs: &mut Vec<Output>) {
         self.turn(now, outputs, |core| {
+            for (key, dots) in std::mem::take(&mut core.leftovers) {
+                core.work(Purpose::Remove, Work::Change(Change::Remove { key, dots }));
+            }
             core.start_membership();
             core.start_sync();
             core.start_handoff();

@@ -42,12 +42,15 @@ const STOP_TICK_MS: u64 = 10;
 /// While stopping: how long the transport gets for its last frames.
 const STOP_TRANSPORT_MS: u64 = 500;
 
+/// A closure of a watch.
+pub(crate) type OnEvent = Arc<dyn Fn(Event) + Send + Sync>;
+
 /// What callers' threads see without asking the loop.
 pub(crate) struct Shared {
     pub(crate) members: ArcSwap<Members>,
     pub(crate) placement: ArcSwap<Placement>,
     pub(crate) up: RwLock<Vec<NodeId>>,
-    pub(crate) watches: RwLock<BTreeMap<WatchId, Arc<dyn Fn(Event) + Send + Sync>>>,
+    pub(crate) watches: RwLock<BTreeMap<WatchId, OnEvent>>,
 }
 
 /// What the loop is made of.
@@ -245,6 +248,10 @@ impl EventLoop {
             }
             Output::HangUp { peer } => {
                 log::info!("node {peer} is silent or gone");
+                if let Some(addr) = self.parts.links.addr_of(peer) {
+                    self.send_frames();
+                    self.parts.transport.close(addr);
+                }
                 self.parts.links.hang_up(peer);
             }
             Output::Notice(text) => log::warn!("{text}"),

@@ -53,7 +53,10 @@ pub struct Members {
 
 impl Member {
     /// An entry as one introduces it: generation and revision 0, weight 1, active.
+    ///
+    /// The scope and flow of IPv6 addresses mean something on one machine only and are left out.
     pub fn new(id: NodeId, addrs: Vec<SocketAddr>) -> Self {
+        let addrs = addrs.into_iter().map(|a| SocketAddr::new(a.ip(), a.port())).collect();
         Self { id, generation: 0, state: MemberState::Active, revision: 0, weight: 1, addrs }
     }
 
