@@ -94,7 +94,8 @@ fn submit<P: Prepare>(
         Prepared::Ask(request, bytes) => {
             let clock = node.clock();
             let convert = move |outcome| closure(P::convert(now(&*clock).wall_ms, outcome));
-            let ticket = Ticket { reply: Reply::Closure(Box::new(convert)), progress, bytes };
+            let waits = matches!(request, Request::Wait { .. });
+            let ticket = Ticket { reply: Reply::Closure(Box::new(convert)), progress, waits, bytes };
             node.mailbox().submit(request, ticket)
         }
     }
@@ -108,7 +109,8 @@ fn start<P: Prepare>(mut operation: P) -> Result<Pending<P::Ok, P::Error>, Submi
         Prepared::Ask(request, bytes) => {
             let clock = node.clock();
             let convert = move |outcome| completion.complete(P::convert(now(&*clock).wall_ms, outcome));
-            let ticket = Ticket { reply: Reply::Handle(Box::new(convert)), progress, bytes };
+            let waits = matches!(request, Request::Wait { .. });
+            let ticket = Ticket { reply: Reply::Handle(Box::new(convert)), progress, waits, bytes };
             node.mailbox().submit(request, ticket)?;
         }
     }
