@@ -6,7 +6,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::PathBuf,
     sync::{Arc, atomic::AtomicU64},
-    thread::JoinHandle,
+    thread::{JoinHandle, ThreadId},
 };
 
 use arc_swap::ArcSwap;
@@ -268,8 +268,8 @@ impl NodeBuilder {
         });
         let disk =
             Disk::start(storage.clone(), &mailbox, self.config.disk_threads).map_err(StartError::Loop)?;
-        let (transport_kind, run, callback_thread) =
-            (transport.kind(), callbacks.runner(), callbacks.thread_id());
+        let (transport_kind, run) = (transport.kind(), callbacks.runner());
+        let mut own_threads: Vec<ThreadId> = disk.thread_ids().chain(callbacks.thread_id()).collect();
         let parts = Parts {
             me: id,
             poll,
@@ -285,6 +285,7 @@ impl NodeBuilder {
             home,
         };
         let thread = spawn(parts).map_err(StartError::Loop)?;
+        own_threads.push(thread.thread().id());
         Ok(Node::from_inner(Inner {
             id,
             addr,
@@ -297,7 +298,7 @@ impl NodeBuilder {
             run,
             next_watch: AtomicU64::new(1),
             thread: Mutex::new(Some(thread)),
-            callback_thread,
+            own_threads,
         }))
     }
 }

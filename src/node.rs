@@ -59,7 +59,8 @@ pub(crate) struct Inner {
     pub(crate) run: Arc<dyn Fn(Task) + Send + Sync>,
     pub(crate) next_watch: AtomicU64,
     pub(crate) thread: Mutex<Option<JoinHandle<()>>>,
-    pub(crate) callback_thread: Option<ThreadId>,
+    /// The loop's, and those that closures may run on: they can't wait for themselves.
+    pub(crate) own_threads: Vec<ThreadId>,
 }
 
 /// A watch. Dropping it ends it; closures that are queued by then still run.
@@ -299,13 +300,11 @@ impl Inner {
     fn stop(&self, within: Duration) {
         self.mailbox.close();
         self.mailbox.post(Mail::Stop { within });
-        let me = std::thread::current().id();
-        let mut thread = self.thread.lock();
-        let is_inside =
-            self.callback_thread == Some(me) || thread.as_ref().is_some_and(|t| t.thread().id() == me);
-        if is_inside {
+        if self.own_threads.contains(&std::thread::current().id()) {
             return;
         }
+        // Others that stop the node at the same time wait here for its end.
+        let mut thread = self.thread.lock();
         if let Some(thread) = thread.take()
             && thread.join().is_err()
         {

@@ -6,7 +6,11 @@
 //! overtakes a removal, or is overtaken by one, finds the version or does not, and the core takes
 //! either.
 
-use std::{collections::VecDeque, sync::Arc, thread::JoinHandle};
+use std::{
+    collections::VecDeque,
+    sync::Arc,
+    thread::{JoinHandle, ThreadId},
+};
 
 use parking_lot::{Condvar, Mutex};
 
@@ -83,6 +87,11 @@ impl Disk {
     /// Whether tasks that touch storage belong on a thread.
     pub(crate) fn is_slow(&self) -> bool {
         self.slow
+    }
+
+    /// The threads, of which one also runs tasks.
+    pub(crate) fn thread_ids(&self) -> impl Iterator<Item = ThreadId> + '_ {
+        self.threads.iter().map(|thread| thread.thread().id())
     }
 
     /// Runs something that may block on the reading thread.
