@@ -321,8 +321,10 @@ impl Drop for Inner {
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        self.shared.watches.write().remove(&self.id);
+        let closure = self.shared.watches.write().remove(&self.id);
         self.mailbox.post(Mail::Tell(Request::Unwatch(self.id)));
+        // It may own the last handle or another watch: nothing is locked any more.
+        drop(closure);
     }
 }
 

@@ -234,7 +234,8 @@ impl EventLoop {
                 }
             }
             Output::Notify { watch, event } => {
-                if let Some(closure) = self.parts.shared.watches.read().get(&watch).cloned() {
+                let closure = self.parts.shared.watches.read().get(&watch).cloned();
+                if let Some(closure) = closure {
                     self.parts.callbacks.run(Box::new(move || closure(event)));
                 }
             }
@@ -355,7 +356,8 @@ impl EventLoop {
             self.parts.mailbox.release(bytes);
             reply_with(reply, Outcome::Stopped, &*self.parts.callbacks.runner());
         }
-        self.parts.shared.watches.write().clear();
+        let watches = std::mem::take(&mut *self.parts.shared.watches.write());
+        drop(watches);
         self.parts.callbacks.stop();
     }
 }
