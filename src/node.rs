@@ -263,7 +263,7 @@ impl Node {
             return Err(ReadError::Refused(SubmitError::Stopping));
         }
         let placement = self.inner.shared.placement.load();
-        let alone = placement.seats() <= 1;
+        let alone = placement.owners(key.hash64(), Mirrors::ALL).all(|id| id == self.id());
         if !local_only && read != Read::One && !alone {
             return Ok(None);
         }
