@@ -244,11 +244,12 @@ impl Node {
         self.inner.clock.clone()
     }
 
-    pub(crate) fn run_callback(&self, task: Task) -> Result<(), SubmitError> {
-        if self.inner.mailbox.is_closed() {
-            return Err(SubmitError::Stopping);
-        }
-        (self.inner.run)(task);
+    pub(crate) fn run_callback(&self, closure: impl FnOnce() + Send + 'static) -> Result<(), SubmitError> {
+        let room = self.inner.mailbox.reserve()?;
+        (self.inner.run)(Box::new(move || {
+            drop(room);
+            closure();
+        }));
         Ok(())
     }
 

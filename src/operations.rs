@@ -95,7 +95,7 @@ fn submit<P: Prepare>(
 ) -> Result<(), SubmitError> {
     let (node, progress) = (operation.node(), operation.progress());
     match operation.prepare()? {
-        Prepared::Answered(answer) => node.run_callback(Box::new(move || closure(answer))),
+        Prepared::Answered(answer) => node.run_callback(move || closure(answer)),
         Prepared::Ask(request, bytes) => {
             let clock = node.clock();
             let convert = move |outcome| closure(P::convert(now(&*clock).wall_ms, outcome));

@@ -1,7 +1,8 @@
 //! Runs closures of the application, each exactly once, where it can't hurt the loop.
 //!
 //! A panic in a closure is caught and logged. Closures run in the order in which their operations
-//! ended. Bounded by the operations under way; events of watches by `MAX_QUEUED_EVENTS` each.
+//! ended. Bounded: an operation is under way until its closure begins; a watch has at most
+//! `MAX_QUEUED_EVENTS` waiting.
 
 use std::{
     collections::VecDeque,

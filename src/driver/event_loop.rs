@@ -17,7 +17,7 @@ use bytes::Bytes;
 use mio::{Events, Poll, Token, Waker};
 use parking_lot::RwLock;
 
-use super::{Callbacks, Clock, Home, Mail, Mailbox, Reply, Task, Ticket, disk::Disk, now, values};
+use super::{Callbacks, Clock, Home, Mail, Mailbox, Reply, Room, Task, Ticket, disk::Disk, now, values};
 use crate::{
     core::{Core, Event, Input, OpId, Outcome, Output, WatchId},
     model::{Members, NodeId},
@@ -297,11 +297,11 @@ impl EventLoop {
             }
             _ => false,
         };
+        let room = self.parts.mailbox.room(bytes);
         if !missing {
-            self.parts.mailbox.release(bytes);
-            return reply_with(reply, outcome, &*self.parts.callbacks.runner());
+            return reply_with(reply, room, outcome, &*self.parts.callbacks.runner());
         }
-        let (storage, mailbox) = (self.parts.storage.clone(), self.parts.mailbox.clone());
+        let storage = self.parts.storage.clone();
         let run = self.parts.callbacks.runner();
         let fill = move || {
             let outcome = match outcome {
@@ -309,8 +309,7 @@ impl EventLoop {
                 Outcome::Waited(Ok(Some(found))) => Outcome::Waited(values::fill(&*storage, found).map(Some)),
                 other => other,
             };
-            mailbox.release(bytes);
-            reply_with(reply, outcome, &*run);
+            reply_with(reply, room, outcome, &*run);
         };
         match self.parts.disk.is_slow() {
             true => self.parts.disk.run(Box::new(fill)),
@@ -353,8 +352,8 @@ impl EventLoop {
         self.parts.mailbox.take(&mut mails);
         mails.drain(..).for_each(|mail| self.open(mail));
         for (_, Ticket { reply, bytes, .. }) in std::mem::take(&mut self.replies) {
-            self.parts.mailbox.release(bytes);
-            reply_with(reply, Outcome::Stopped, &*self.parts.callbacks.runner());
+            let room = self.parts.mailbox.room(bytes);
+            reply_with(reply, room, Outcome::Stopped, &*self.parts.callbacks.runner());
         }
         let watches = std::mem::take(&mut *self.parts.shared.watches.write());
         drop(watches);
@@ -362,9 +361,16 @@ impl EventLoop {
     }
 }
 
-fn reply_with(reply: Reply, outcome: Outcome, run: &dyn Fn(Task)) {
+/// Closures that wait to run count as operations under way: their queue is bounded by the same limit.
+fn reply_with(reply: Reply, room: Room, outcome: Outcome, run: &dyn Fn(Task)) {
     match reply {
-        Reply::Handle(set) => set(outcome),
-        Reply::Closure(closure) => run(Box::new(move || closure(outcome))),
+        Reply::Handle(set) => {
+            drop(room);
+            set(outcome);
+        }
+        Reply::Closure(closure) => run(Box::new(move || {
+            drop(room);
+            closure(outcome);
+        })),
     }
 }

@@ -24,7 +24,7 @@ pub use callbacks::Task;
 pub(crate) use callbacks::{Callbacks, Reply};
 pub(crate) use event_loop::{EventLoop, Parts, Shared, WAKER};
 pub(crate) use home::Home;
-pub(crate) use mailbox::{Mail, Mailbox, Ticket};
+pub(crate) use mailbox::{Mail, Mailbox, Room, Ticket};
 pub(crate) use values::fill;
 
 pub(crate) use disk::Disk;
