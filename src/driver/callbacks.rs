@@ -7,13 +7,19 @@
 use std::{
     collections::VecDeque,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
     thread::JoinHandle,
 };
 
 use parking_lot::{Condvar, Mutex};
 
-use crate::core::Outcome;
+use crate::core::{Event, Outcome};
+
+/// Events that wait for the closure of one watch; more are not reported.
+pub(crate) const MAX_QUEUED_EVENTS: usize = 65_536;
 
 /// Something of the application to run, once.
 pub type Task = Box<dyn FnOnce() + Send>;
@@ -24,6 +30,12 @@ pub(crate) enum Reply {
     Handle(Box<dyn FnOnce(Outcome) + Send>),
     /// A closure of the application.
     Closure(Box<dyn FnOnce(Outcome) + Send>),
+}
+
+/// The closure of a watch, and how many events wait for it.
+pub(crate) struct Watcher {
+    closure: Box<dyn Fn(Event) + Send + Sync>,
+    queued: AtomicUsize,
 }
 
 /// Where closures run.
@@ -44,6 +56,29 @@ pub(crate) struct Queue {
 struct State {
     tasks: VecDeque<Task>,
     ended: bool,
+}
+
+impl Watcher {
+    pub(crate) fn new(closure: impl Fn(Event) + Send + Sync + 'static) -> Arc<Self> {
+        Arc::new(Self { closure: Box::new(closure), queued: AtomicUsize::new(0) })
+    }
+
+    /// What tells the closure of an event; none where it is too far behind.
+    pub(crate) fn tell(self: &Arc<Self>, event: Event) -> Option<Task> {
+        let before = self.queued.fetch_add(1, SeqCst);
+        if before >= MAX_QUEUED_EVENTS {
+            if before == MAX_QUEUED_EVENTS {
+                log::error!("a watch is {MAX_QUEUED_EVENTS} events behind: it misses {:?}", event.key);
+            }
+            self.queued.fetch_sub(1, SeqCst);
+            return None;
+        }
+        let watcher = self.clone();
+        Some(Box::new(move || {
+            watcher.queued.fetch_sub(1, SeqCst);
+            (watcher.closure)(event);
+        }))
+    }
 }
 
 impl Callbacks {

@@ -17,9 +17,11 @@ use bytes::Bytes;
 use mio::{Events, Poll, Token, Waker};
 use parking_lot::RwLock;
 
-use super::{Callbacks, Clock, Home, Mail, Mailbox, Reply, Room, Task, Ticket, disk::Disk, now, values};
+use super::{
+    Callbacks, Clock, Home, Mail, Mailbox, Reply, Room, Task, Ticket, Watcher, disk::Disk, now, values,
+};
 use crate::{
-    core::{Core, Event, Input, OpId, Outcome, Output, WatchId},
+    core::{Core, Input, OpId, Outcome, Output, WatchId},
     model::{Members, NodeId},
     partition::Placement,
     storage::Storage,
@@ -47,7 +49,7 @@ pub(crate) struct Shared {
     pub(crate) members: ArcSwap<Members>,
     pub(crate) placement: ArcSwap<Placement>,
     pub(crate) up: RwLock<Vec<NodeId>>,
-    pub(crate) watches: RwLock<BTreeMap<WatchId, Arc<dyn Fn(Event) + Send + Sync>>>,
+    pub(crate) watches: RwLock<BTreeMap<WatchId, Arc<Watcher>>>,
 }
 
 /// What the loop is made of.
@@ -234,9 +236,9 @@ impl EventLoop {
                 }
             }
             Output::Notify { watch, event } => {
-                let closure = self.parts.shared.watches.read().get(&watch).cloned();
-                if let Some(closure) = closure {
-                    self.parts.callbacks.run(Box::new(move || closure(event)));
+                let watcher = self.parts.shared.watches.read().get(&watch).cloned();
+                if let Some(task) = watcher.and_then(|watcher| watcher.tell(event)) {
+                    self.parts.callbacks.run(task);
                 }
             }
             Output::Publish { members, placement } => self.publish(members, placement),
