@@ -9,7 +9,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering::SeqCst},
+        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
     },
     thread::JoinHandle,
 };
@@ -36,6 +36,7 @@ pub(crate) enum Reply {
 pub(crate) struct Watcher {
     closure: Box<dyn Fn(Event) + Send + Sync>,
     queued: AtomicUsize,
+    is_behind: AtomicBool,
 }
 
 /// Where closures run.
@@ -60,22 +61,27 @@ struct State {
 
 impl Watcher {
     pub(crate) fn new(closure: impl Fn(Event) + Send + Sync + 'static) -> Arc<Self> {
-        Arc::new(Self { closure: Box::new(closure), queued: AtomicUsize::new(0) })
+        Arc::new(Self {
+            closure: Box::new(closure),
+            queued: AtomicUsize::new(0),
+            is_behind: AtomicBool::new(false),
+        })
     }
 
     /// What tells the closure of an event; none where it is too far behind.
     pub(crate) fn tell(self: &Arc<Self>, event: Event) -> Option<Task> {
-        let before = self.queued.fetch_add(1, SeqCst);
-        if before >= MAX_QUEUED_EVENTS {
-            if before == MAX_QUEUED_EVENTS {
-                log::error!("a watch is {MAX_QUEUED_EVENTS} events behind: it misses {:?}", event.key);
-            }
+        if self.queued.fetch_add(1, SeqCst) >= MAX_QUEUED_EVENTS {
             self.queued.fetch_sub(1, SeqCst);
+            if !self.is_behind.swap(true, SeqCst) {
+                log::error!("a watch is {MAX_QUEUED_EVENTS} events behind and misses some");
+            }
             return None;
         }
         let watcher = self.clone();
         Some(Box::new(move || {
-            watcher.queued.fetch_sub(1, SeqCst);
+            if watcher.queued.fetch_sub(1, SeqCst) == 1 {
+                watcher.is_behind.store(false, SeqCst);
+            }
             (watcher.closure)(event);
         }))
     }
