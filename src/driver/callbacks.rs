@@ -5,6 +5,7 @@
 //! `MAX_QUEUED_EVENTS` waiting.
 
 use std::{
+    any::Any,
     collections::VecDeque,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
@@ -101,7 +102,7 @@ impl Callbacks {
     pub(crate) fn run(&self, task: Task) {
         match self {
             Self::Thread { queue, .. } => queue.push(task),
-            Self::Custom(run) => run(Box::new(move || contain(task))),
+            Self::Custom(run) => hand_over(&**run, task),
         }
     }
 
@@ -122,7 +123,7 @@ impl Callbacks {
             }
             Self::Custom(run) => {
                 let run = run.clone();
-                Arc::new(move |task| run(Box::new(move || contain(task))))
+                Arc::new(move |task| hand_over(&*run, task))
             }
         }
     }
@@ -174,10 +175,19 @@ impl Queue {
     }
 }
 
-fn contain(task: Task) {
+/// Neither the closure nor the application's way of running it hurts the thread that it is on.
+fn hand_over(run: &(dyn Fn(Task) + Send + Sync), task: Task) {
+    contain(|| run(Box::new(move || contain(task))));
+}
+
+fn contain(task: impl FnOnce()) {
     if let Err(panic) = catch_unwind(AssertUnwindSafe(task)) {
-        let text = panic.downcast_ref::<&str>().map(|s| s.to_string());
-        let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
-        log::error!("a closure panicked: {}", text.unwrap_or_else(|| "no message".into()));
+        log::error!("a closure panicked: {}", message(&*panic));
     }
+}
+
+/// What a panic said.
+pub(crate) fn message(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
 }

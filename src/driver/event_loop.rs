@@ -353,6 +353,11 @@ impl EventLoop {
         let mut mails = VecDeque::new();
         self.parts.mailbox.take(&mut mails);
         mails.drain(..).for_each(|mail| self.open(mail));
+        self.stop_replies();
+    }
+
+    /// Tells all who wait that the node has stopped, and runs what closures are left.
+    fn stop_replies(&mut self) {
         for (_, Ticket { reply, bytes, .. }) in std::mem::take(&mut self.replies) {
             let room = self.parts.mailbox.room(bytes);
             reply_with(reply, room, Outcome::Stopped, &*self.parts.callbacks.runner());
@@ -360,6 +365,25 @@ impl EventLoop {
         let watches = std::mem::take(&mut *self.parts.shared.watches.write());
         drop(watches);
         self.parts.callbacks.stop();
+    }
+}
+
+/// Where a part of the application (a transport, a partitioner) panics on the loop, the node is over,
+/// and everybody who waits hears of it.
+impl Drop for EventLoop {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            return;
+        }
+        self.parts.mailbox.close();
+        let mut mails = VecDeque::new();
+        self.parts.mailbox.take(&mut mails);
+        let requests = mails.into_iter().filter_map(|mail| match mail {
+            Mail::Request { op, ticket, .. } => Some((op, ticket)),
+            _ => None,
+        });
+        self.replies.extend(requests);
+        self.stop_replies();
     }
 }
 
