@@ -62,6 +62,11 @@ impl Deref for Reading {
     }
 }
 
+/// Milliseconds, as many as fit.
+fn whole_ms(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
 /// What an operation comes to on the caller's thread.
 pub(crate) enum Prepared<P: Prepare> {
     /// It is answered already.
@@ -90,11 +95,12 @@ fn submit<P: Prepare>(
 ) -> Result<(), SubmitError> {
     let (node, progress) = (operation.node(), operation.progress());
     match operation.prepare()? {
-        Prepared::Answered(answer) => node.run_callback(Box::new(move || closure(answer))),
+        Prepared::Answered(answer) => node.run_callback(move || closure(answer)),
         Prepared::Ask(request, bytes) => {
             let clock = node.clock();
             let convert = move |outcome| closure(P::convert(now(&*clock).wall_ms, outcome));
-            let ticket = Ticket { reply: Reply::Closure(Box::new(convert)), progress, bytes };
+            let waits = matches!(request, Request::Wait { .. });
+            let ticket = Ticket { reply: Reply::Closure(Box::new(convert)), progress, waits, bytes };
             node.mailbox().submit(request, ticket)
         }
     }
@@ -108,7 +114,8 @@ fn start<P: Prepare>(mut operation: P) -> Result<Pending<P::Ok, P::Error>, Submi
         Prepared::Ask(request, bytes) => {
             let clock = node.clock();
             let convert = move |outcome| completion.complete(P::convert(now(&*clock).wall_ms, outcome));
-            let ticket = Ticket { reply: Reply::Handle(Box::new(convert)), progress, bytes };
+            let waits = matches!(request, Request::Wait { .. });
+            let ticket = Ticket { reply: Reply::Handle(Box::new(convert)), progress, waits, bytes };
             node.mailbox().submit(request, ticket)?;
         }
     }
@@ -228,10 +235,8 @@ impl Prepare for Put {
         if len > max {
             return Err(SubmitError::ValueTooLong { len, max });
         }
-        let expires_ms = self.expires_in.map(|after| {
-            let after_ms = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
-            now(&*self.node.clock()).wall_ms.saturating_add(after_ms)
-        });
+        let expires_ms =
+            self.expires_in.map(|after| now(&*self.node.clock()).wall_ms.saturating_add(whole_ms(after)));
         let request = WriteRequest {
             key,
             kind,
@@ -241,7 +246,7 @@ impl Prepare for Put {
             ack: self.ack,
             context: self.context,
             expires_ms,
-            timeout_ms: self.timeout.map(|t| t.as_millis() as u64),
+            timeout_ms: self.timeout.map(whole_ms),
             progress: self.progress.is_some(),
         };
         Ok(Prepared::Ask(Request::Write(request), len))
@@ -324,7 +329,7 @@ impl Prepare for Get {
                 true
             }
         };
-        let timeout_ms = self.timeout.map(|t| t.as_millis() as u64);
+        let timeout_ms = self.timeout.map(whole_ms);
         Ok(Prepared::Ask(Request::Read(ReadRequest { key, read: self.read, timeout_ms, distrust }), 0))
     }
 
@@ -371,7 +376,7 @@ impl Prepare for WaitFor {
     type Error = ReadError;
 
     fn prepare(self) -> Result<Prepared<Self>, SubmitError> {
-        let timeout_ms = self.timeout.as_millis() as u64;
+        let timeout_ms = whole_ms(self.timeout);
         Ok(Prepared::Ask(Request::Wait { key: self.key?, context: self.context, timeout_ms }, 0))
     }
 

@@ -15,6 +15,7 @@
 
 mod file;
 mod memory;
+mod metadata;
 mod shards;
 
 use std::{io, sync::Arc};
@@ -24,6 +25,7 @@ use bytes::Bytes;
 pub use self::{
     file::{Durability, FileStorage},
     memory::MemoryStorage,
+    metadata::{decode_version, encode_version},
 };
 use crate::model::{Dot, Key, Record, Version};
 
