@@ -63,7 +63,7 @@ impl Default for NodeBuilder {
             weight: None,
             transport: None,
             storage: None,
-            partitioner: Arc::new(Ring::default()),
+            partitioner: Arc::new(Ring),
             partitions: PartitionCount::default(),
             cluster: "turbopump".into(),
             seed: None,

@@ -177,7 +177,7 @@ impl Node {
                 _ => Err(SubmitError::Stopping),
             });
         };
-        let ticket = Ticket { reply: Reply::Handle(Box::new(set)), progress: None, bytes: 0 };
+        let ticket = Ticket { reply: Reply::Handle(Box::new(set)), progress: None, waits: false, bytes: 0 };
         self.inner.mailbox.submit(Request::Watch { watch: id, prefix: prefix.into() }, ticket)?;
         pending.wait().map(|()| watch)
     }

@@ -68,9 +68,9 @@ fn whole_ms(duration: Duration) -> u64 {
 }
 
 /// What an operation comes to on the caller's thread.
-pub(crate) enum Prepared<T> {
+pub(crate) enum Prepared<P: Prepare> {
     /// It is answered already.
-    Answered(T),
+    Answered(Result<P::Ok, P::Error>),
     /// The loop has to be asked; `u64` bytes of values go along.
     Ask(Request, u64),
 }
@@ -80,7 +80,7 @@ pub(crate) trait Prepare: Sized {
     type Ok: Send + 'static;
     type Error: From<SubmitError> + Send + 'static;
 
-    fn prepare(self) -> Result<Prepared<Result<Self::Ok, Self::Error>>, SubmitError>;
+    fn prepare(self) -> Result<Prepared<Self>, SubmitError>;
     fn convert(wall_ms: u64, outcome: Outcome) -> Result<Self::Ok, Self::Error>;
     fn node(&self) -> Node;
 
@@ -99,7 +99,8 @@ fn submit<P: Prepare>(
         Prepared::Ask(request, bytes) => {
             let clock = node.clock();
             let convert = move |outcome| closure(P::convert(now(&*clock).wall_ms, outcome));
-            let ticket = Ticket { reply: Reply::Closure(Box::new(convert)), progress, bytes };
+            let waits = matches!(request, Request::Wait { .. });
+            let ticket = Ticket { reply: Reply::Closure(Box::new(convert)), progress, waits, bytes };
             node.mailbox().submit(request, ticket)
         }
     }
@@ -113,7 +114,8 @@ fn start<P: Prepare>(mut operation: P) -> Result<Pending<P::Ok, P::Error>, Submi
         Prepared::Ask(request, bytes) => {
             let clock = node.clock();
             let convert = move |outcome| completion.complete(P::convert(now(&*clock).wall_ms, outcome));
-            let ticket = Ticket { reply: Reply::Handle(Box::new(convert)), progress, bytes };
+            let waits = matches!(request, Request::Wait { .. });
+            let ticket = Ticket { reply: Reply::Handle(Box::new(convert)), progress, waits, bytes };
             node.mailbox().submit(request, ticket)?;
         }
     }
@@ -226,7 +228,7 @@ impl Prepare for Put {
     type Ok = Written;
     type Error = WriteError;
 
-    fn prepare(self) -> Result<Prepared<Result<Written, WriteError>>, SubmitError> {
+    fn prepare(self) -> Result<Prepared<Self>, SubmitError> {
         let kind = if self.value.is_some() { Kind::Value } else { Kind::Tombstone };
         let (key, value) = (self.key?, self.value.unwrap_or_default());
         let (len, max) = (value.len() as u64, self.node.config().max_value_bytes);
@@ -316,7 +318,7 @@ impl Prepare for Get {
     type Ok = Reading;
     type Error = ReadError;
 
-    fn prepare(self) -> Result<Prepared<Result<Reading, ReadError>>, SubmitError> {
+    fn prepare(self) -> Result<Prepared<Self>, SubmitError> {
         let key = self.key?;
         let distrust = match self.node.read_here(&key, self.read, self.local_only) {
             Ok(Some(reading)) => return Ok(Prepared::Answered(Ok(reading))),
@@ -373,7 +375,7 @@ impl Prepare for WaitFor {
     type Ok = Option<Reading>;
     type Error = ReadError;
 
-    fn prepare(self) -> Result<Prepared<Result<Option<Reading>, ReadError>>, SubmitError> {
+    fn prepare(self) -> Result<Prepared<Self>, SubmitError> {
         let timeout_ms = whole_ms(self.timeout);
         Ok(Prepared::Ask(Request::Wait { key: self.key?, context: self.context, timeout_ms }, 0))
     }
@@ -433,7 +435,7 @@ impl Prepare for Keys {
     type Ok = KeyPage;
     type Error = ReadError;
 
-    fn prepare(self) -> Result<Prepared<Result<KeyPage, ReadError>>, SubmitError> {
+    fn prepare(self) -> Result<Prepared<Self>, SubmitError> {
         let Self { prefix, after, limit, deleted, .. } = self;
         Ok(Prepared::Ask(Request::Keys { prefix, after, limit, deleted }, 0))
     }
@@ -463,7 +465,7 @@ impl Prepare for Forget {
     type Ok = usize;
     type Error = WriteError;
 
-    fn prepare(self) -> Result<Prepared<Result<usize, WriteError>>, SubmitError> {
+    fn prepare(self) -> Result<Prepared<Self>, SubmitError> {
         Ok(Prepared::Ask(Request::Forget(self.key?), 0))
     }
 
@@ -497,7 +499,7 @@ impl Prepare for ChangeMembers {
     type Ok = ();
     type Error = MemberError;
 
-    fn prepare(self) -> Result<Prepared<Result<(), MemberError>>, SubmitError> {
+    fn prepare(self) -> Result<Prepared<Self>, SubmitError> {
         let request = match self.change? {
             Change::Add(id, addrs) => Request::AddMember { id, addrs },
             Change::Remove(id) => Request::RemoveMember(id),
@@ -529,7 +531,7 @@ impl Prepare for Count {
     type Ok = Stats;
     type Error = ReadError;
 
-    fn prepare(self) -> Result<Prepared<Result<Stats, ReadError>>, SubmitError> {
+    fn prepare(self) -> Result<Prepared<Self>, SubmitError> {
         Ok(Prepared::Ask(Request::Stats, 0))
     }
 

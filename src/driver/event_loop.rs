@@ -76,6 +76,7 @@ pub(crate) struct EventLoop {
     link_events: Vec<LinkEvent>,
     held: VecDeque<(SocketAddr, Bytes)>,
     more_events: bool,
+    links_changed: bool,
     stop_at_ms: Option<u64>,
 }
 
@@ -101,6 +102,7 @@ impl EventLoop {
             link_events: Vec::new(),
             held: VecDeque::new(),
             more_events: false,
+            links_changed: true,
             stop_at_ms: None,
         }
     }
@@ -129,6 +131,7 @@ impl EventLoop {
             mails.drain(..).for_each(|mail| self.open(mail));
             self.feed(Input::Tick);
             self.send_frames();
+            self.note_who_is_up();
         }
         self.end();
     }
@@ -158,10 +161,12 @@ impl EventLoop {
         for event in std::mem::take(&mut self.link_events) {
             match event {
                 LinkEvent::Up { peer, incarnation, addr } => {
+                    self.links_changed = true;
                     log::info!("node {peer} is up at {addr} (incarnation {incarnation})");
                     self.feed(Input::LinkUp { peer });
                 }
                 LinkEvent::Down { peer } => {
+                    self.links_changed = true;
                     log::info!("node {peer} is down");
                     self.feed(Input::LinkDown { peer });
                 }
@@ -187,6 +192,7 @@ impl EventLoop {
                 self.parts.mailbox.close();
                 let at_ms = now(&*self.parts.clock).mono_ms.saturating_add(within.as_millis() as u64);
                 self.stop_at_ms = Some(self.stop_at_ms.map_or(at_ms, |before| before.min(at_ms)));
+                self.end_waits();
             }
         }
     }
@@ -247,6 +253,7 @@ impl EventLoop {
                 self.parts.links.dial(now_ms, peer, &addrs);
             }
             Output::HangUp { peer } => {
+                self.links_changed = true;
                 log::info!("node {peer} is silent or gone");
                 if let Some(addr) = self.parts.links.addr_of(peer) {
                     self.send_frames();
@@ -256,21 +263,17 @@ impl EventLoop {
             }
             Output::Notice(text) => log::warn!("{text}"),
         }
-        self.note_who_is_up();
     }
 
-    fn note_who_is_up(&self) {
+    /// Shows callers' threads which peers have a link, if that changed in this turn.
+    fn note_who_is_up(&mut self) {
+        if !std::mem::take(&mut self.links_changed) {
+            return;
+        }
         let links = &self.parts.links;
         let members = self.parts.shared.members.load();
-        let is_up = |id: &NodeId| links.is_up(*id);
-        let same = {
-            let known = self.parts.shared.up.read();
-            let mut up = members.present().map(|m| m.id).filter(is_up);
-            known.iter().all(|id| up.next() == Some(*id)) && up.next().is_none()
-        };
-        if !same {
-            *self.parts.shared.up.write() = members.present().map(|m| m.id).filter(is_up).collect();
-        }
+        let up = members.present().map(|m| m.id).filter(|id| links.is_up(*id)).collect();
+        *self.parts.shared.up.write() = up;
     }
 
     fn publish(&mut self, members: Arc<Members>, placement: Arc<Placement>) {
@@ -287,6 +290,7 @@ impl EventLoop {
                 }
             }));
         }
+        self.links_changed = true;
         self.parts.shared.members.store(members);
         self.parts.shared.placement.store(placement);
     }
@@ -317,6 +321,12 @@ impl EventLoop {
             true => self.parts.disk.run(Box::new(fill)),
             false => fill(),
         }
+    }
+
+    /// Nothing that clients wait for will come any more.
+    fn end_waits(&mut self) {
+        let waits: Vec<OpId> = self.replies.iter().filter(|(_, t)| t.waits).map(|(op, _)| *op).collect();
+        waits.into_iter().for_each(|op| self.finish(op, Outcome::Stopped));
     }
 
     fn send_frames(&mut self) {

@@ -40,6 +40,8 @@ pub(crate) struct Ticket {
     pub(crate) reply: Reply,
     /// Who hears of each mirror's acknowledgement.
     pub(crate) progress: Option<Arc<dyn Fn(Progress) + Send + Sync>>,
+    /// Whether it waits for others to do something, rather than for something to be done.
+    pub(crate) waits: bool,
     /// Bytes of values that it counts for.
     pub(crate) bytes: u64,
 }

@@ -4,5 +4,6 @@
 //! with the promise that was broken.
 
 pub mod partitioner;
+pub mod simulation;
 pub mod storage;
 pub mod transport;

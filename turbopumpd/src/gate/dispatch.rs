@@ -117,7 +117,7 @@ impl Looper {
         self.running[waiting.class as usize] += 1;
         client.deadline = client.read_closed.then(|| self.now + self.limits.half_closed_grace);
         let state = std::mem::replace(&mut client.state, State::Running(lane_id));
-        if lane.send(&waiting.bytes).is_err() {
+        if lane.send(&waiting.bytes, (self.poll.registry(), pack(Place::Lane, lane_id))).is_err() {
             self.lane_lost(lane_id);
             return;
         }
@@ -174,7 +174,7 @@ impl Looper {
         drop(_proof);
         let token = pack(Place::Lane, self.lanes.next_id());
         let mut lane = Lane::connect(&self.lane_path, self.poll.registry(), token, self.now)?;
-        lane.send(&self.gate_lines.probe)?;
+        lane.send(&self.gate_lines.probe, (self.poll.registry(), token))?;
         self.opening_lane = Some(self.lanes.insert(lane));
         self.stats.lanes.set(self.lanes.len());
         Ok(())

@@ -1,0 +1,357 @@
+//! What tests and the random run do to a world: ask its nodes something, and hurt them.
+
+use super::{
+    node::Standing,
+    oracle::{Asked, Knowledge, Operation, mark, marked_value},
+    world::{Event, World},
+};
+use crate::{
+    config::{Ack, Read},
+    core::{Input, OpId, Outcome, ReadRequest, Request, WatchId, WriteRequest},
+    model::{Digest, Dot, Key, Kind, Member, Mirrors},
+};
+
+/// What a write hands back of what its client has read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Replaces {
+    /// No context: it replaces all that its node knows.
+    #[default]
+    AllThatTheNodeKnows,
+    /// The client's last context, if it has one.
+    WhatTheClientRead,
+    /// The empty context: it replaces nothing.
+    Nothing,
+}
+
+/// A write to submit.
+#[derive(Clone, Debug)]
+pub struct Write {
+    /// Which key.
+    pub key: Key,
+    /// Value or tombstone.
+    pub kind: Kind,
+    /// Length in bytes; at least 8, or 0.
+    pub len: usize,
+    /// When it is complete.
+    pub ack: Ack,
+    /// How many nodes shall hold it; none: as configured.
+    pub mirrors: Option<Mirrors>,
+    /// What it replaces.
+    pub replaces: Replaces,
+    /// How long it counts, milliseconds; values only.
+    pub ttl_ms: Option<u64>,
+    /// How long it may take, milliseconds.
+    pub timeout_ms: Option<u64>,
+    /// Which client it is.
+    pub client: usize,
+}
+
+impl Write {
+    /// An ordinary write of some bytes.
+    pub fn put(key: &str, len: usize) -> Self {
+        Self {
+            key: Key::new(key).expect("a key"),
+            kind: Kind::Value,
+            len,
+            ack: Ack::Local,
+            mirrors: None,
+            replaces: Replaces::default(),
+            ttl_ms: None,
+            timeout_ms: None,
+            client: 0,
+        }
+    }
+
+    /// A delete.
+    pub fn delete(key: &str) -> Self {
+        Self { kind: Kind::Tombstone, ..Self::put(key, 0) }
+    }
+
+    /// Complete when that many have it.
+    pub fn ack(mut self, ack: Ack) -> Self {
+        self.ack = ack;
+        self
+    }
+
+    /// On so many nodes.
+    pub fn mirrors(mut self, mirrors: u16) -> Self {
+        self.mirrors = Some(Mirrors(mirrors));
+        self
+    }
+
+    /// Replacing that.
+    pub fn replacing(mut self, replaces: Replaces) -> Self {
+        self.replaces = replaces;
+        self
+    }
+}
+
+/// Asking.
+impl World {
+    /// Submits a write; none if the node has no process.
+    pub fn write(&mut self, n: usize, write: Write) -> Option<OpId> {
+        let op = OpId(self.next_op);
+        let value = if write.len == 0 { Default::default() } else { marked_value(op, write.len) };
+        let knowledge = match write.replaces {
+            Replaces::AllThatTheNodeKnows => None,
+            Replaces::WhatTheClientRead => self.knowledge.get(&(write.client, write.key.clone())).cloned(),
+            Replaces::Nothing => Some(Knowledge::default()),
+        };
+        let wall_ms = self.nodes[n].wall_ms(self.now_us);
+        let expires_ms = match value.is_empty() {
+            true => Some(mark(op)),
+            false => write.ttl_ms.map(|ttl_ms| wall_ms + ttl_ms),
+        };
+        let request = WriteRequest {
+            key: write.key.clone(),
+            kind: write.kind,
+            digest: Digest::of(&value),
+            value: value.clone(),
+            mirrors: write.mirrors,
+            ack: Some(write.ack),
+            context: knowledge.as_ref().map(|k| k.context.clone()),
+            expires_ms,
+            timeout_ms: write.timeout_ms,
+            progress: true,
+        };
+        let asked = Asked::Write { kind: write.kind, value, ack: write.ack, replaces: knowledge };
+        self.submit(n, write.client, write.key, asked, Request::Write(request))
+    }
+
+    /// Submits a read.
+    pub fn read(&mut self, n: usize, client: usize, key: &Key, read: Read) -> Option<OpId> {
+        let request = ReadRequest { read, ..ReadRequest::one(key.clone()) };
+        self.submit(n, client, key.clone(), Asked::Read(read), Request::Read(request))
+    }
+
+    /// Waits for news of a key, from what the client knows.
+    pub fn wait(&mut self, n: usize, client: usize, key: &Key, timeout_ms: u64) -> Option<OpId> {
+        let context =
+            self.knowledge.get(&(client, key.clone())).map(|k| k.context.clone()).unwrap_or_default();
+        let request = Request::Wait { key: key.clone(), context, timeout_ms };
+        self.submit(n, client, key.clone(), Asked::Other, request)
+    }
+
+    /// Sets a watch over a prefix.
+    pub fn watch(&mut self, n: usize, prefix: &str) -> Option<WatchId> {
+        let watch = WatchId(self.next_watch);
+        self.next_watch += 1;
+        self.watches.insert((n, self.nodes[n].processes, watch));
+        let request = Request::Watch { watch, prefix: prefix.into() };
+        self.submit(n, 0, any_key(), Asked::Other, request).map(|_| watch)
+    }
+
+    /// Ends a watch.
+    pub fn unwatch(&mut self, n: usize, watch: WatchId) {
+        if self.nodes[n].process.is_some() {
+            self.feed(n, Input::Request { op: OpId(0), request: Request::Unwatch(watch) });
+            self.watches.remove(&(n, self.nodes[n].processes, watch));
+            self.end_turn(n);
+        }
+    }
+
+    /// Lists all that a node holds, tombstones included, which is checked at once.
+    pub fn list(&mut self, n: usize) -> Option<OpId> {
+        let request = Request::Keys { prefix: String::new(), after: None, limit: usize::MAX, deleted: true };
+        self.submit(n, 0, any_key(), Asked::Other, request)
+    }
+
+    /// Counts.
+    pub fn stats(&mut self, n: usize) -> Option<crate::core::Stats> {
+        let op = self.submit(n, 0, any_key(), Asked::Other, Request::Stats)?;
+        match self.outcomes.get(&op) {
+            Some(Outcome::Stats(stats)) => Some((**stats).clone()),
+            _ => None,
+        }
+    }
+
+    /// How an operation ended, if it has.
+    pub fn outcome(&self, op: OpId) -> Option<&Outcome> {
+        self.outcomes.get(&op)
+    }
+
+    /// Whether a write was acknowledged.
+    pub fn is_acknowledged(&self, op: OpId) -> bool {
+        matches!(self.outcomes.get(&op), Some(Outcome::Written(Ok(_))))
+    }
+
+    /// The versions that a node's disk holds of a key.
+    pub fn on_disk(&self, n: usize, key: &Key) -> Vec<Dot> {
+        self.nodes[n].disk.of(key).iter().map(|kept| kept.version.dot).collect()
+    }
+
+    /// Whether a node owns a key, as it sees that itself.
+    pub fn owns(&self, n: usize, key: &Key, mirrors: Mirrors) -> bool {
+        let Some(process) = &self.nodes[n].process else { return false };
+        process.core.placement().owns(self.nodes[n].id, key.hash64(), mirrors)
+    }
+
+    fn submit(&mut self, n: usize, client: usize, key: Key, asked: Asked, request: Request) -> Option<OpId> {
+        self.nodes[n].process.as_ref()?;
+        let op = OpId(self.next_op);
+        self.next_op += 1;
+        self.trace.note(self.now_us, n, op.0 ^ 12, || format!("{op:?} {request:?}"));
+        let process = self.nodes[n].processes;
+        let must_show = Default::default();
+        let operation = Operation { node: n, process, client, key, asked, ended: false, must_show };
+        self.oracle.begin(op, operation);
+        self.feed(n, Input::Request { op, request });
+        self.end_turn(n);
+        Some(op)
+    }
+}
+
+/// Hurting.
+impl World {
+    /// Ends a process without a word. Its disk keeps what was answered.
+    pub fn crash(&mut self, n: usize) {
+        if self.nodes[n].process.take().is_none() {
+            return;
+        }
+        self.trace.note(self.now_us, n, 13, || "crashes".into());
+        self.nodes[n].disk.crash();
+        self.note_applied(n);
+        let addr = self.nodes[n].addr;
+        // Some transports notice that a process is gone.
+        if self.chance.percent(50) {
+            for node in (0..self.nodes.len()).filter(|m| *m != n) {
+                self.schedule(self.now_us + 1_000, Event::Closed { node, addr });
+            }
+        }
+    }
+
+    /// A process stands still.
+    pub fn pause(&mut self, n: usize, ms: u64) {
+        self.trace.note(self.now_us, n, ms, || format!("stands still for {ms} ms"));
+        self.nodes[n].paused_until_us = self.now_us + ms * 1_000;
+    }
+
+    /// Crashes a node and empties its disk; `members` says whether the members file goes too.
+    pub fn lose_disk(&mut self, n: usize, members: bool) {
+        self.crash(n);
+        self.trace.note(self.now_us, n, 14, || "loses its disk".into());
+        self.nodes[n].disk.restore(Default::default());
+        if members {
+            self.nodes[n].members_file = None;
+        }
+        self.note_disaster(n);
+    }
+
+    /// Copies a node's disk, to be restored later.
+    pub fn back_up(&mut self, n: usize) {
+        self.nodes[n].backup = Some(self.nodes[n].disk.contents().clone());
+    }
+
+    /// Crashes a node and puts the copy on its disk that was made last.
+    pub fn restore(&mut self, n: usize) {
+        let Some(backup) = self.nodes[n].backup.clone() else { return };
+        self.crash(n);
+        self.trace.note(self.now_us, n, 15, || "gets an old copy of its disk".into());
+        self.nodes[n].disk.restore(backup);
+        self.note_disaster(n);
+    }
+
+    /// Loses all frames from one node to another.
+    pub fn cut(&mut self, from: usize, to: usize) {
+        self.trace.note(self.now_us, from, to as u64, || format!("is not heard by node {to} any more"));
+        self.network.cut(from, to);
+    }
+
+    /// Loses all frames between a node and every other, both ways.
+    pub fn isolate(&mut self, n: usize) {
+        for other in (0..self.nodes.len()).filter(|other| *other != n) {
+            self.cut(n, other);
+            self.cut(other, n);
+        }
+    }
+
+    /// Ends all cuts.
+    pub fn mend(&mut self) {
+        self.trace.note(self.now_us, 0, 16, || "the network is whole".into());
+        self.network.mend();
+    }
+
+    /// Moves a wall clock.
+    pub fn jump(&mut self, n: usize, ms: i64) {
+        self.trace.note(self.now_us, n, ms as u64, || format!("its wall clock jumps by {ms} ms"));
+        self.nodes[n].skew_ms += ms;
+    }
+
+    /// Makes a disk slow, or not.
+    pub fn slow_disk(&mut self, n: usize, slow: bool) {
+        self.nodes[n].disk.set_slow(slow);
+    }
+
+    /// Makes a disk fail now and then, or not.
+    pub fn fail_disk(&mut self, n: usize, failing: bool) {
+        self.trace.note(self.now_us, n, 17, || format!("its disk fails: {failing}"));
+        self.nodes[n].disk.set_failing(failing);
+    }
+
+    /// Introduces a spare to a member, and the member to it, and starts it.
+    pub fn join(&mut self, n: usize, by: usize) {
+        if self.nodes[n].standing != Standing::Spare || self.nodes[by].process.is_none() {
+            return;
+        }
+        let (id, addr) = (self.nodes[n].id, self.nodes[n].addr);
+        self.nodes[n].standing = Standing::Member;
+        self.nodes[n].introduced = vec![Member::new(self.nodes[by].id, vec![self.nodes[by].addr])];
+        let request = Request::AddMember { id, addrs: vec![addr] };
+        self.submit(by, 0, any_key(), Asked::Other, request);
+        self.start(n);
+    }
+
+    /// Has a member remove another one.
+    pub fn remove(&mut self, n: usize, by: usize) {
+        if self.nodes[n].standing != Standing::Member || self.nodes[by].process.is_none() {
+            return;
+        }
+        self.nodes[n].standing = Standing::Removed;
+        let request = Request::RemoveMember(self.nodes[n].id);
+        self.submit(by, 0, any_key(), Asked::Other, request);
+        // What only it had may be gone, as with a lost disk.
+        self.note_disaster(n);
+    }
+
+    /// Gives a node, which is down, another weight for its next process.
+    pub fn weigh(&mut self, n: usize, weight: u16) {
+        self.nodes[n].weight = weight;
+    }
+
+    /// Gives a node, which is down, another address for its next process.
+    pub fn move_to_port(&mut self, n: usize, port: u16) {
+        self.nodes[n].addr.set_port(port);
+        self.former.insert(self.nodes[n].addr, n);
+    }
+
+    /// Whether the disk of a node that is no removed one holds the version, or what replaced it.
+    pub(super) fn is_held(&self, dot: Dot) -> bool {
+        (0..self.nodes.len()).any(|n| self.is_held_by(n, dot))
+    }
+
+    pub(super) fn is_held_by(&self, n: usize, dot: Dot) -> bool {
+        let Some(known) = self.oracle.find(dot) else { return false };
+        let node = &self.nodes[n];
+        let kept = node.disk.of(&known.key).iter().map(|kept| kept.version.dot);
+        node.standing == Standing::Member && self.oracle.is_covered(dot, kept)
+    }
+
+    /// A disk is not any more what it was: what no other one has may be gone.
+    fn note_disaster(&mut self, n: usize) {
+        self.disasters += 1;
+        self.struck.insert(n);
+        let all: Vec<Dot> =
+            self.oracle.versions().filter(|k| k.acknowledged && !k.excused).map(|k| k.version.dot).collect();
+        for dot in all {
+            if !self.is_held(dot)
+                && let Some(known) = self.oracle.find_mut(dot)
+            {
+                known.excused = true;
+            }
+        }
+    }
+}
+
+fn any_key() -> Key {
+    Key::new("any").expect("a key")
+}

@@ -1,0 +1,272 @@
+//! A disk that takes its time, fails, and forgets in a crash what it has not answered for.
+//!
+//! As the driver does: changes of one key go to one lane, in order; a lane takes what has gathered
+//! as one group; reads have a lane of their own. What was answered is there after a crash; of the
+//! group that a crash interrupts, any change may have been made, those of one key in order, and the
+//! last of them may have kept the new version without dropping the old ones.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::Arc,
+};
+
+use bytes::{Bytes, BytesMut};
+
+use super::Options;
+use crate::{
+    core::{Done, JobId, Work},
+    model::{Dot, Key, Record, Seeded, Version},
+    storage::{Change, MAX_WHOLE_VALUE_BYTES, StageId},
+};
+
+/// Lanes for changes.
+const WRITERS: u64 = 2;
+/// The most that one group takes in.
+const MAX_GROUP: usize = 64;
+/// How much slower a slow disk is.
+const SLOWER: u64 = 50;
+
+/// A version and its bytes.
+#[derive(Clone, Debug)]
+pub struct Kept {
+    /// What is known of it.
+    pub version: Arc<Version>,
+    /// The bytes.
+    pub value: Bytes,
+}
+
+/// All that a disk holds.
+pub type Contents = BTreeMap<Key, Vec<Kept>>;
+
+/// See the [module](self).
+pub struct Disk {
+    contents: Contents,
+    stages: BTreeMap<StageId, BTreeMap<u64, Bytes>>,
+    lanes: Vec<Lane>,
+    chance: Seeded,
+    inline: bool,
+    mean_us: u64,
+    slow: bool,
+    failing: bool,
+    applied: Vec<Dot>,
+    disagrees: bool,
+}
+
+#[derive(Default)]
+struct Lane {
+    waiting: VecDeque<(JobId, Work)>,
+    running: Vec<(JobId, Work)>,
+}
+
+/// What came of giving a disk something to do.
+pub enum Given {
+    /// It is done.
+    Done(Done),
+    /// This lane is at work now and is done in so many microseconds.
+    Begun(usize, u64),
+    /// It waits for its turn, or nothing will be answered.
+    Waiting,
+}
+
+impl Disk {
+    /// An empty one.
+    pub fn new(options: &Options, seed: u64) -> Self {
+        Self {
+            contents: Contents::new(),
+            stages: BTreeMap::new(),
+            lanes: (0..=WRITERS).map(|_| Lane::default()).collect(),
+            chance: Seeded::new(seed),
+            inline: options.inline_disk,
+            mean_us: options.disk_us,
+            slow: false,
+            failing: false,
+            applied: Vec::new(),
+            disagrees: false,
+        }
+    }
+
+    /// Everything on it.
+    pub fn contents(&self) -> &Contents {
+        &self.contents
+    }
+
+    /// Replaces everything on it, as one does with a backup.
+    pub fn restore(&mut self, contents: Contents) {
+        self.contents = contents;
+        self.disagrees = false;
+    }
+
+    /// What is on it of a key.
+    pub fn of(&self, key: &Key) -> &[Kept] {
+        self.contents.get(key).map_or(&[], Vec::as_slice)
+    }
+
+    /// The versions kept since this was asked last.
+    pub fn take_applied(&mut self) -> Vec<Dot> {
+        std::mem::take(&mut self.applied)
+    }
+
+    /// Makes it slow, or not.
+    pub fn set_slow(&mut self, slow: bool) {
+        self.slow = slow;
+    }
+
+    /// Makes it fail now and then, or not.
+    pub fn set_failing(&mut self, failing: bool) {
+        self.failing = failing;
+    }
+
+    /// Whether a change was made that the disk said had failed: what the process believes and what
+    /// is here may differ until it has looked.
+    pub fn disagrees(&self) -> bool {
+        self.disagrees
+    }
+
+    /// Takes work.
+    pub fn give(&mut self, job: JobId, work: Work) -> Given {
+        if self.inline {
+            return self.perform(work).map_or(Given::Waiting, Given::Done);
+        }
+        let lane = match &work {
+            Work::Read(_) | Work::Piece { .. } => WRITERS as usize,
+            Work::Change(change) => (change.key().hash64() % WRITERS) as usize,
+            Work::Stage { key, .. } | Work::Discard { key, .. } => (key.hash64() % WRITERS) as usize,
+        };
+        self.lanes[lane].waiting.push_back((job, work));
+        self.begin(lane).map_or(Given::Waiting, |us| Given::Begun(lane, us))
+    }
+
+    /// A lane is done. Gives the answers, and when it will be done with what it begins next.
+    pub fn finish(&mut self, lane: usize) -> (Vec<(JobId, Done)>, Option<u64>) {
+        let group = std::mem::take(&mut self.lanes[lane].running);
+        let done = group.into_iter().filter_map(|(job, work)| Some((job, self.perform(work)?))).collect();
+        (done, self.begin(lane))
+    }
+
+    /// The process is gone, or the power. Gives nothing back.
+    pub fn crash(&mut self) {
+        for lane in 0..self.lanes.len() {
+            let Lane { running, .. } = std::mem::take(&mut self.lanes[lane]);
+            self.interrupt(running);
+        }
+        self.stages.clear();
+        self.disagrees = false;
+    }
+
+    fn interrupt(&mut self, group: Vec<(JobId, Work)>) {
+        let mut stopped: BTreeSet<Key> = BTreeSet::new();
+        for (_, work) in group {
+            match work {
+                Work::Change(change) if !stopped.contains(change.key()) => {
+                    let key = change.key().clone();
+                    match self.chance.below(4) {
+                        0 => _ = stopped.insert(key),
+                        1 => {
+                            _ = self.change(change, false);
+                            stopped.insert(key);
+                        }
+                        _ => _ = self.change(change, true),
+                    }
+                }
+                Work::Stage { stage, offset, bytes, .. } => self.stage(stage, offset, bytes),
+                _ => {}
+            }
+        }
+    }
+
+    fn begin(&mut self, lane: usize) -> Option<u64> {
+        let Lane { waiting, running } = &mut self.lanes[lane];
+        if waiting.is_empty() || !running.is_empty() {
+            return None;
+        }
+        running.extend(waiting.drain(..waiting.len().min(MAX_GROUP)));
+        let us = self.mean_us / 2 + self.chance.below(self.mean_us + 1);
+        Some(if self.slow { us * SLOWER } else { us })
+    }
+
+    fn perform(&mut self, work: Work) -> Option<Done> {
+        let fails = self.failing && self.chance.percent(30);
+        let failed = || "the simulated disk failed".to_string();
+        Some(match work {
+            Work::Change(change) if fails => {
+                if self.chance.percent(50) {
+                    self.disagrees = true;
+                    _ = self.change(change, true);
+                }
+                Done::Changed(Err(failed()))
+            }
+            Work::Change(change) => Done::Changed(self.change(change, true)),
+            Work::Read(_) if fails => Done::Records(Err(failed())),
+            Work::Read(key) => {
+                let whole = |kept: &Kept| kept.value.len() as u64 <= MAX_WHOLE_VALUE_BYTES;
+                let record = |kept: &Kept| Record {
+                    version: kept.version.clone(),
+                    value: whole(kept).then(|| kept.value.clone()),
+                };
+                Done::Records(Ok(self.of(&key).iter().map(record).collect()))
+            }
+            Work::Piece { .. } if fails => Done::Piece(Err(failed())),
+            Work::Piece { key, dot, offset, len } => {
+                let found = self.of(&key).iter().find(|kept| kept.version.dot == dot);
+                Done::Piece(found.ok_or_else(|| "no such version".to_string()).map(|kept| {
+                    let from = (offset as usize).min(kept.value.len());
+                    kept.value.slice(from..(from + len).min(kept.value.len()))
+                }))
+            }
+            Work::Stage { .. } if fails => Done::Changed(Err(failed())),
+            Work::Stage { stage, offset, bytes, .. } => {
+                self.stage(stage, offset, bytes);
+                Done::Changed(Ok(()))
+            }
+            Work::Discard { stage, .. } => {
+                self.stages.remove(&stage);
+                return None;
+            }
+        })
+    }
+
+    fn stage(&mut self, stage: StageId, offset: u64, bytes: Bytes) {
+        self.stages.entry(stage).or_default().insert(offset, bytes);
+    }
+
+    /// Makes a change; one that is not made wholly keeps the new version beside the old ones.
+    fn change(&mut self, change: Change, wholly: bool) -> Result<(), String> {
+        let (key, version, value, replaces) = match change {
+            Change::Put { key, version, value, replaces } => (key, version, value, replaces),
+            Change::Commit { stage, key, version, replaces } => {
+                let pieces = self.stages.remove(&stage).ok_or("no such stage")?;
+                let mut value = BytesMut::new();
+                for (offset, piece) in pieces {
+                    value.truncate(offset as usize);
+                    value.extend_from_slice(&piece);
+                }
+                if !version.matches(&value) {
+                    return Err("the staged value does not fit its version".into());
+                }
+                (key, version, value.freeze(), replaces)
+            }
+            Change::Remove { key, dots } => {
+                if wholly {
+                    self.drop_versions(&key, &dots);
+                }
+                return Ok(());
+            }
+        };
+        self.applied.push(version.dot);
+        self.drop_versions(&key, &[version.dot]);
+        if wholly {
+            self.drop_versions(&key, &replaces);
+        }
+        self.contents.entry(key).or_default().push(Kept { version, value });
+        Ok(())
+    }
+
+    fn drop_versions(&mut self, key: &Key, dots: &[Dot]) {
+        if let Some(all) = self.contents.get_mut(key) {
+            all.retain(|kept| !dots.contains(&kept.version.dot));
+            if all.is_empty() {
+                self.contents.remove(key);
+            }
+        }
+    }
+}
