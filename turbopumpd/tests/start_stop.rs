@@ -130,6 +130,8 @@ fn a_killed_daemon_comes_back_on_its_addresses_with_its_name_and_what_it_acknowl
     for i in 0..50 {
         assert_eq!(first.post(&format!("/write?name=k{i}"), format!("v{i}").as_bytes()).status, 200);
     }
+    let long: Vec<u8> = (0..3_000_000u32).map(|i| (i % 241) as u8).collect();
+    assert_eq!(first.post("/write?name=long", &long).status, 200);
     let tcp = first.tcp.to_string();
     first.signal("-KILL");
     first.wait_end(PATIENCE);
@@ -137,7 +139,8 @@ fn a_killed_daemon_comes_back_on_its_addresses_with_its_name_and_what_it_acknowl
     let second = Daemon::start_in(folder.path(), &["-l", &tcp]);
     assert!(second.line.contains(&tcp));
     let status = second.get("/status").json();
-    assert_eq!((status["node"].as_str().unwrap(), &status["keys"]), (name.as_str(), &50.into()));
+    assert_eq!((status["node"].as_str().unwrap(), &status["keys"]), (name.as_str(), &51.into()));
+    assert!(second.get("/read?name=long").body == long);
     for i in 0..50 {
         assert_eq!(second.get(&format!("/read?name=k{i}")).text(), format!("v{i}"));
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use serde_json::{Value, json};
-use turbopump::{Member, MemberError, MemberState};
+use turbopump::{Key, Member, MemberError, MemberState, Mirrors};
 
 use super::{Begun, Question, begun};
 use crate::{gate::Reply, metrics as text, outcome, params::Params, reply, server::App};
@@ -75,7 +75,9 @@ fn member(m: &Member, up: bool) -> Value {
 
 /// `GET /ring`.
 pub fn ring(app: &Arc<App>, params: &Params, question: Question) -> Begun {
-    let (key, mirrors) = (params.key_or_none()?, params.mirrors()?.unwrap_or(app.default_mirrors));
+    let key = params.key_or_none()?;
+    let known = || key.as_ref().and_then(|key| mirrors_here(app, key));
+    let mirrors = params.mirrors()?.or_else(known).unwrap_or(app.default_mirrors);
     let placement = app.node.placement();
     let nodes: Vec<Value> = placement
         .shares(mirrors)
@@ -92,4 +94,10 @@ pub fn ring(app: &Arc<App>, params: &Params, question: Question) -> Begun {
     }
     question.answer(reply::ok(&answer));
     Ok(())
+}
+
+/// The mirrors of a key, where this node holds it.
+fn mirrors_here(app: &App, key: &Key) -> Option<Mirrors> {
+    let reading = app.node.get(key).local_only().now().ok()?.ok()?;
+    reading.records().iter().map(|r| r.version.mirrors).max()
 }
