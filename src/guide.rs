@@ -236,7 +236,7 @@
 //!
 //! Each operation ends in one of three ways: `submit` with a closure, `start` for a
 //! [`Pending`](crate::Pending), or `wait`. A `Pending` can be waited on, with or without a limit, and
-//! is a [`Future`](std::future::Future); an operation can be awaited as it is. No executor is
+//! is a [`Future`]; an operation can be awaited as it is. No executor is
 //! needed or preferred.
 //!
 //! ```
@@ -271,18 +271,15 @@
 //! turbopump = { version = "0.1", features = ["testing"] }
 //! ```
 //!
-#![cfg_attr(feature = "testing", doc = "```")]
+#![cfg_attr(feature = "testing", doc = "```no_run")]
 #![cfg_attr(not(feature = "testing"), doc = "```ignore")]
 //! use turbopump::{partition::Ring, storage::MemoryStorage, transport::UdpTransport};
 //! use turbopump::testing::{partitioner, storage::StorageSuite, transport::TransportSuite};
 //!
-//! #[test]
-//! fn my_parts_keep_their_promises() {
-//!     StorageSuite::new(MemoryStorage::new).run_all();
-//!     let make = |addr| Box::new(UdpTransport::bind(addr)) as Box<_>;
-//!     TransportSuite::new(([127, 0, 0, 1], 0).into(), make).may_lose().run();
-//!     partitioner::check(|| Box::new(Ring));
-//! }
+//! StorageSuite::new(MemoryStorage::new).run_all();
+//! let make = |addr| Box::new(UdpTransport::bind(addr)) as Box<_>;
+//! TransportSuite::new(([127, 0, 0, 1], 0).into(), make).may_lose().run();
+//! partitioner::check(|| Box::new(Ring));
 //! ```
 //!
 //! A storage that keeps a version's metadata in one field need not invent a format:
