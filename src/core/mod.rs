@@ -9,7 +9,7 @@
 //! transfer, sync  ─┘                           └─> outbox: Output::Send(Write) to the owners
 //! ```
 //!
-//! One file per sub-protocol; this one only dispatches. They meet in the [`index`] and in three
+//! One file per sub-protocol; this one only dispatches. They meet in the `index` and in three
 //! events that are told to all that care: a version was stored, a peer acknowledged a copy, a
 //! peer went up or down.
 //!

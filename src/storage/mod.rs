@@ -6,7 +6,7 @@
 //! [`apply`](Storage::apply) and [`stage`](Storage::stage), any thread of the application calls
 //! [`read`](Storage::read).
 //!
-//! What every storage promises, held by [`testing::storage`](crate::testing) (feature `testing`):
+//! What every storage promises, held by `testing::storage` (feature `testing`):
 //!
 //! - What `apply` answered `Ok` is there after a crash, as far as the storage's durability says.
 //! - A change that failed left either the old state or the new one, never a part.

@@ -35,7 +35,8 @@ fn more_bytes_than_the_limit_are_refused_until_some_are_written() {
     assert_eq!(node.put("b", vec![0; 21]).wait(), Err(WriteError::Refused(SubmitError::Busy)));
     let beside = node.put("c", vec![0; 20]).start().unwrap();
     gate.open();
-    (running.wait().unwrap(), beside.wait().unwrap());
+    running.wait().unwrap();
+    beside.wait().unwrap();
     node.put("b", vec![0; 21]).wait().unwrap();
     let alone = node.put("longer than the limit, alone", vec![0; 1_000]);
     alone.wait().expect("one value of any length has its turn");

@@ -190,17 +190,15 @@ impl Workload {
             }
             Fault::SlowDisk => world.slow_disk(n, true),
             Fault::FailDisk => world.fail_disk(n, true),
-            Fault::Join if world.nodes[n].standing == Standing::Spare => {
-                if world.nodes[other].is_there() {
-                    world.join(n, other);
-                }
+            Fault::Join if world.nodes[n].standing == Standing::Spare && world.nodes[other].is_there() => {
+                world.join(n, other);
             }
-            Fault::Remove if member && n != 0 && self.removals < MAX_REMOVALS => {
-                // Those that remove are never removed, so somebody stays.
-                if world.nodes[0].is_there() {
-                    self.removals += 1;
-                    world.remove(n, 0);
-                }
+            // Those that remove are never removed, so somebody stays.
+            Fault::Remove
+                if member && n != 0 && self.removals < MAX_REMOVALS && world.nodes[0].is_there() =>
+            {
+                self.removals += 1;
+                world.remove(n, 0);
             }
             Fault::Weigh if member && n != 0 => {
                 world.crash(n);

@@ -97,7 +97,7 @@ impl World {
             nodes.iter().take(options.nodes).map(|n| Member::new(n.id, vec![n.addr])).collect();
         nodes.iter_mut().take(options.nodes).for_each(|n| n.introduced = entries.clone());
         let partitioner: Arc<dyn Partitioner> =
-            if options.everywhere { Arc::new(Everywhere) } else { Arc::new(Ring::default()) };
+            if options.everywhere { Arc::new(Everywhere) } else { Arc::new(Ring) };
         let mut world = Self {
             now_us: 1_000,
             former: nodes.iter().enumerate().map(|(i, n)| (n.addr, i)).collect(),
