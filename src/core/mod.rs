@@ -276,8 +276,6 @@ pub struct Core {
     handoff: handoff::Handoff,
     watches: watch::Watches,
     counters: Counters,
-    /// Loaded and found replaced: nothing else would ever drop them, and where what replaced them
-    /// goes, they would be there again.
 }
 
 impl Core {
