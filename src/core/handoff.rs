@@ -168,6 +168,8 @@ impl Core {
         }
         let pairs = owners.iter().flat_map(|id| dots.iter().map(|dot| (*id, *dot)));
         self.handoff.lacking.entry(key.clone()).or_default().extend(pairs);
+        // What finds no room among the owed names is owed anew then.
+        self.timers.set_earlier(Timer::Handoff, self.now.mono_ms + REPEAT_MS);
         owners.into_iter().for_each(|id| self.owe(id, key));
     }
 }

@@ -140,8 +140,8 @@ impl Index {
         self.entries.entry((key.hash64(), key.clone())).or_default().push(Held { version, stored: false });
     }
 
-    /// Takes in a version that storage held when the node started. Gives those that turn out to
-    /// be replaced: a crash between keeping a version and dropping what it replaced left them.
+    /// Takes in a version that storage held when the node started. Gives those that turn out to be
+    /// replaced: what a crash left between keeping a version and dropping what it replaced.
     pub(crate) fn load(&mut self, key: &Key, version: Version) -> Vec<Dot> {
         let dot = version.dot;
         match self.judge(key, &version) {
@@ -150,6 +150,7 @@ impl Index {
                 self.complete(key, dot);
                 replaced
             }
+            _ if self.find(key, dot).is_some() => Vec::new(),
             _ => vec![dot],
         }
     }

@@ -321,18 +321,16 @@ impl Core {
 
     /// Takes in a version that storage holds. Before [`start`](Self::start) only.
     pub fn load(&mut self, key: &Key, version: Version) {
-        let dots = self.index.load(key, version);
-        if !dots.is_empty() {
-            self.leftovers.push((key.clone(), dots));
+        let leftovers = self.index.load(key, version);
+        if !leftovers.is_empty() {
+            self.leftovers.push((key.clone(), leftovers));
         }
     }
 
-    /// Begins: publishes the members, dials the peers, starts the timers.
+    /// Begins: publishes the members, dials the peers, starts the timers, drops leftovers.
     pub fn start(&mut self, now: Now, outputs: &mut Vec<Output>) {
         self.turn(now, outputs, |core| {
-            for (key, dots) in std::mem::take(&mut core.leftovers) {
-                core.work(Purpose::Remove, Work::Change(Change::Remove { key, dots }));
-            }
+            core.drop_leftovers();
             core.start_membership();
             core.start_sync();
             core.start_handoff();
@@ -510,6 +508,12 @@ impl Core {
     fn fresh_id(&mut self) -> u64 {
         self.next_id += 1;
         self.next_id
+    }
+
+    fn drop_leftovers(&mut self) {
+        for (key, dots) in std::mem::take(&mut self.leftovers) {
+            self.work(Purpose::Remove, Work::Change(Change::Remove { key, dots }));
+        }
     }
 
     fn owns(&self, node: NodeId, key: &Key, mirrors: crate::model::Mirrors) -> bool {

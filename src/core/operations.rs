@@ -45,6 +45,11 @@ impl Operations {
         }
     }
 
+    /// How much time an operation has left.
+    pub(crate) fn left_ms(&self, op: OpId, now_ms: u64) -> u64 {
+        self.running.get(&op).map_or(0, |(deadline_ms, _)| deadline_ms.saturating_sub(now_ms))
+    }
+
     pub(crate) fn remove(&mut self, op: OpId) -> Option<Operation> {
         let (deadline_ms, operation) = self.running.remove(&op)?;
         self.deadlines.remove(&(deadline_ms, op));

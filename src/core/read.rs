@@ -300,9 +300,25 @@ impl Core {
         if self.fetch_missing(op) {
             return;
         }
+        let left_ms = self.operations.left_ms(op, self.now.mono_ms);
         if let Some(Operation::Read(read)) = self.operations.remove(op) {
-            self.end_read(op, *read);
+            match self.is_readable(&read) {
+                true => self.end_read(op, *read),
+                false => {
+                    self.forget_read(op, &read);
+                    let ReadOperation { key, read, waited, .. } = *read;
+                    let again = ReadRequest { key, read, timeout_ms: None, distrust: false };
+                    self.begin_read(op, again, left_ms, waited);
+                }
+            }
         }
+    }
+
+    /// Whether every value that was found can be had: one that this node held when the read began may
+    /// have been replaced or handed off since. Nobody is told then that there is none; it is read again.
+    fn is_readable(&self, read: &ReadOperation) -> bool {
+        let mut lacking = read.found.live(self.now.wall_ms).filter(|r| r.value.is_none());
+        lacking.all(|r| self.index.find(&read.key, r.version.dot).is_some())
     }
 
     /// The versions that were found may spread wider than was assumed: then more owners count.

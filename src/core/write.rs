@@ -205,7 +205,10 @@ impl Core {
         value: Option<Bytes>,
     ) {
         let status = match self.index.judge(&key, &version) {
-            Verdict::Known => AckStatus::Known,
+            Verdict::Known => {
+                self.tell_narrowed(from, &key, &version);
+                AckStatus::Known
+            }
             Verdict::Pending => return self.await_store(version.dot, Waiter::Peer(from, tag)),
             Verdict::Overtaken(by) => return self.await_store(by, Waiter::Peer(from, tag)),
             Verdict::New(_) => match value {
@@ -308,6 +311,20 @@ impl Core {
             self.operations.remove(op);
             self.counters.writes_unknown += 1;
             self.finish(op, Outcome::Written(Err(WriteError::Storage(error.to_string()))));
+        }
+    }
+
+    /// A peer that owns a version owns nothing of what replaced it on fewer mirrors, so sync does
+    /// not tell it: it would keep the old one, and give it to others, for ever.
+    fn tell_narrowed(&mut self, peer: NodeId, key: &Key, version: &Version) {
+        let Some(mirrors) = self.index.mirrors(key).filter(|mirrors| *mirrors < version.mirrors) else {
+            return;
+        };
+        if self.index.find(key, version.dot).is_none()
+            && self.owns(peer, key, version.mirrors)
+            && !self.owns(peer, key, mirrors)
+        {
+            self.owe(peer, key);
         }
     }
 

@@ -319,3 +319,81 @@ fn an_emptied_node_gets_everything_back() {
     println!("2,000 keys were back after {:?}", begin.elapsed());
     read_all(&cluster.nodes[1], 2_000, small);
 }
+
+fn noise_on_the_peer_port_is_harmless(transport: &[&str]) {
+    // Goal: no datagram kills or fills a node. Method: random ones of all lengths, and ones that
+    // begin like frames, while the cluster works.
+    let mut cluster = Cluster::start(3, &[transport, &["--store", "memory"]].concat());
+    let before = cluster.nodes[0].resident_kib();
+    let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut byte = move || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state as u8
+    };
+    for round in 0..20_000 {
+        let mut datagram: Vec<u8> = (0..byte() as usize + 1).map(|_| byte()).collect();
+        if round % 2 == 0 {
+            let head = [b't', b'p', 1, byte() % 3, 0, 0, 0, datagram.len() as u8];
+            datagram.splice(..0, head.into_iter().chain([0; 8]));
+        }
+        // What the system refuses to take is noise that does not arrive.
+        let _ = socket.send_to(&datagram, cluster.nodes[0].peers);
+        if round % 1_000 == 0 {
+            let answer = cluster.nodes[0].post(&format!("/write?name=k{round}&ack=quorum"), b"v");
+            assert_eq!(answer.status, 200, "{}", answer.text());
+        }
+    }
+    assert!(cluster.nodes.iter_mut().all(Daemon::is_alive));
+    let grown = cluster.nodes[0].resident_kib().saturating_sub(before);
+    assert!(grown < 32 * 1024, "{grown} KiB more");
+}
+
+#[test]
+fn over_udp_noise_on_the_peer_port_is_harmless() {
+    noise_on_the_peer_port_is_harmless(UDP);
+}
+
+#[test]
+fn over_udt_noise_on_the_peer_port_is_harmless() {
+    noise_on_the_peer_port_is_harmless(UDT);
+}
+
+#[test]
+fn a_node_that_comes_back_on_another_port_is_found_again() {
+    for transport in [UDT, UDP] {
+        let mut cluster = Cluster::start(3, &[transport, &["--store", "memory"]].concat());
+        cluster.nodes[1].child.kill().unwrap();
+        cluster.nodes[1].child.wait().unwrap();
+        let before = cluster.nodes[1].peers;
+        cluster.nodes[1] = cluster.launch(1, 0);
+        assert_ne!(cluster.nodes[1].peers, before);
+        cluster.all_up();
+        let addr = cluster.nodes[1].peers.to_string();
+        until("the new address has spread", Duration::from_secs(20), || {
+            let members = cluster.nodes[2].get("/membership").json();
+            members["members"][1]["addrs"].as_array().unwrap().iter().any(|a| *a == addr)
+        });
+    }
+}
+
+#[test]
+fn down_and_up_are_noticed_within_seconds_on_both_sides() {
+    for transport in [UDT, UDP] {
+        let mut cluster = Cluster::start(2, &[transport, &["--store", "memory"]].concat());
+        let state = |cluster: &Cluster| {
+            cluster.nodes[0].get("/membership").json()["members"][1]["state"].as_str().unwrap().to_string()
+        };
+        cluster.nodes[1].signal("-STOP");
+        until("a stopped node counts as down", Duration::from_secs(6) * SLACK, || state(&cluster) == "down");
+        cluster.nodes[1].signal("-CONT");
+        cluster.all_up();
+        cluster.nodes[1].child.kill().unwrap();
+        cluster.nodes[1].child.wait().unwrap();
+        until("a killed node counts as down", Duration::from_secs(6) * SLACK, || state(&cluster) == "down");
+        cluster.relaunch(1);
+        cluster.all_up();
+    }
+}

@@ -8,7 +8,6 @@ use super::{
 use crate::{
     config::{Ack, Read},
     core::{Found, KeyPage, Stats, Written},
-    model::Kind,
 };
 
 /// The promise that was broken, and how.
@@ -57,7 +56,7 @@ impl World {
     /// Readers get what was written, no version beside one that replaced it, and a context that
     /// covers just that.
     pub(super) fn check_found(&mut self, n: usize, asked: &Operation, found: &Found) -> Checked {
-        let records = found.siblings.records();
+        let (records, wall_ms) = (found.siblings.records(), self.nodes[n].wall_ms(self.now_us));
         let dots: Dots = names(records.iter().map(|r| &r.version));
         for record in records {
             let dot = record.version.dot;
@@ -72,7 +71,7 @@ impl World {
                     return Err(("durability", format!("{:?} {dot}: other bytes", found.key)));
                 }
                 // The driver reads it now.
-                None if record.version.kind == Kind::Value && !self.has(n, dot) => {
+                None if record.version.is_live(wall_ms) && !self.has(n, dot) => {
                     let what = format!("{:?} {dot} was found and is not there to be read", found.key);
                     return Err(("durability", what));
                 }

@@ -232,6 +232,10 @@ impl World {
         self.trace.note(self.now_us, n, 14, || "loses its disk".into());
         self.nodes[n].disk.restore(Default::default());
         if members {
+            // Whoever sets it up again says who the others are.
+            let others = self.nodes.iter().filter(|node| node.standing == Standing::Member);
+            let others = others.map(|node| Member::new(node.id, vec![node.addr])).collect();
+            self.nodes[n].introduced = others;
             self.nodes[n].members_file = None;
         }
         self.note_disaster(n);
@@ -298,6 +302,7 @@ impl World {
         self.nodes[n].introduced = vec![Member::new(self.nodes[by].id, vec![self.nodes[by].addr])];
         let request = Request::AddMember { id, addrs: vec![addr] };
         self.submit(by, 0, any_key(), Asked::Other, request);
+        self.write_members(by);
         self.start(n);
     }
 
@@ -306,9 +311,15 @@ impl World {
         if self.nodes[n].standing != Standing::Member || self.nodes[by].process.is_none() {
             return;
         }
-        self.nodes[n].standing = Standing::Removed;
         let request = Request::RemoveMember(self.nodes[n].id);
-        self.submit(by, 0, any_key(), Asked::Other, request);
+        let op = self.submit(by, 0, any_key(), Asked::Other, request);
+        let outcome = op.and_then(|op| self.outcomes.get(&op));
+        if !matches!(outcome, Some(Outcome::Members(Ok(())))) {
+            return;
+        }
+        self.nodes[n].standing = Standing::Removed;
+        // Answered before it is kept: a crash in these milliseconds would undo it.
+        self.write_members(by);
         // What only it had may be gone, as with a lost disk.
         self.note_disaster(n);
     }
@@ -332,7 +343,10 @@ impl World {
     pub(super) fn is_held_by(&self, n: usize, dot: Dot) -> bool {
         let Some(known) = self.oracle.find(dot) else { return false };
         let node = &self.nodes[n];
+        // What the process has let go of is as good as gone.
+        let holds = node.process.as_ref().map(|process| process.holds(&known.key));
         let kept = node.disk.of(&known.key).iter().map(|kept| kept.version.dot);
+        let kept = kept.filter(|dot| holds.as_ref().is_none_or(|holds| holds.contains(dot)));
         node.standing == Standing::Member && self.oracle.is_covered(dot, kept)
     }
 

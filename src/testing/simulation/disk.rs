@@ -189,8 +189,10 @@ impl Disk {
         let failed = || "the simulated disk failed".to_string();
         Some(match work {
             Work::Change(change) if fails => {
-                if self.chance.percent(50) {
-                    self.disagrees = true;
+                let (made, removal) = (self.chance.percent(50), matches!(change, Change::Remove { .. }));
+                // A removal is believed to be made whatever the disk says.
+                self.disagrees |= made != removal;
+                if made {
                     _ = self.change(change, true);
                 }
                 Done::Changed(Err(failed()))

@@ -25,6 +25,9 @@ use crate::{
     wire::{FRAME_HEADER_BYTES, LinkEvent, Links, Local},
 };
 
+/// Events of a run; one that gets there goes round in circles.
+const MAX_EVENTS: u64 = 5_000_000;
+
 /// A promise that was not kept.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Violation {
@@ -252,6 +255,9 @@ impl World {
             let (_, event) = self.events.pop_first().expect("just seen");
             self.now_us = self.now_us.max(at_us);
             self.happen(event);
+            if self.trace.events() > MAX_EVENTS {
+                self.fail("limits", format!("{MAX_EVENTS} events and no end"));
+            }
         }
     }
 

@@ -31,7 +31,7 @@
 //! A handler sees complete bodies only: a request that breaks off midway does not exist.
 //!
 //! Limits: see [`Limits`]. Cost: a hop of two more system calls in each direction. At 16 clients, 100 B and
-//! 2 cores a request costs 1.6 to 2 times the processor time of bare `tiny_http`, clients included;
+//! 2 cores a request costs 1.4 to 2 times the processor time of bare `tiny_http`, clients included;
 //! `tests/gate_speed.rs` measures it.
 
 mod answer;
