@@ -13,7 +13,7 @@ use turbopump::{Node, NodeBuilder, SubmitError, Task, Watch, WriteError};
 
 use crate::{
     common::{cluster, eventually, udp},
-    support::{Gate, Gated, all, error_log, gated, next},
+    support::{Gate, Gated, all, error_log, gated, gated_with, in_time, next},
 };
 
 const LONG: Duration = Duration::from_secs(20);
@@ -77,9 +77,8 @@ fn a_closure_never_runs_when_its_submit_is_refused() {
         let sender = sender.clone();
         move |_| sender.send(what).unwrap()
     };
-    let gate = Gate::default();
     let config = turbopump::Config { max_operations: 1, max_value_bytes: 10, ..Default::default() };
-    let node = Node::builder().storage(Gated::new(&gate)).config(config).start().unwrap();
+    let (node, gate) = gated_with(config);
     gate.close();
     let running = node.put("key", "value").start().unwrap();
 
@@ -194,7 +193,7 @@ fn a_closure_may_stop_a_node_that_is_being_stopped() {
         sender.send(()).unwrap();
     };
     node.put("key", "value").submit(stop).unwrap();
-    node.shutdown(LONG);
+    in_time(move || node.shutdown(LONG));
     assert_eq!(all(done), [()]);
 }
 
@@ -287,7 +286,7 @@ fn a_watch_whose_closure_owns_the_last_handle_ends_the_node() {
         let _ = (&last, &sender);
     });
     drop(node);
-    drop(watch.unwrap());
+    in_time(move || drop(watch.unwrap()));
     assert_eq!(all(gone), []);
 }
 

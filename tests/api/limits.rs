@@ -6,17 +6,12 @@ use turbopump::{Config, Node, ReadError, SubmitError, WriteError};
 
 use crate::{
     common::eventually,
-    support::{Gate, Gated, all},
+    support::{all, gated_with, next},
 };
-
-fn limited(config: Config) -> (Node, Gate) {
-    let gate = Gate::default();
-    (Node::builder().storage(Gated::new(&gate)).config(config).start().unwrap(), gate)
-}
 
 #[test]
 fn more_operations_than_the_limit_are_refused_until_one_ends() {
-    let (node, gate) = limited(Config { max_operations: 2, ..Config::default() });
+    let (node, gate) = gated_with(Config { max_operations: 2, ..Config::default() });
     gate.close();
     let running: Vec<_> = (0..2).map(|n| node.put(format!("{n}"), "v").start().unwrap()).collect();
     assert_eq!(node.put("k", "v").wait(), Err(WriteError::Refused(SubmitError::Busy)));
@@ -29,7 +24,7 @@ fn more_operations_than_the_limit_are_refused_until_one_ends() {
 
 #[test]
 fn more_bytes_than_the_limit_are_refused_until_some_are_written() {
-    let (node, gate) = limited(Config { max_operation_bytes: 100, ..Config::default() });
+    let (node, gate) = gated_with(Config { max_operation_bytes: 100, ..Config::default() });
     gate.close();
     let running = node.put("a", vec![0; 80]).start().unwrap();
     assert_eq!(node.put("b", vec![0; 21]).wait(), Err(WriteError::Refused(SubmitError::Busy)));
@@ -45,7 +40,7 @@ fn more_bytes_than_the_limit_are_refused_until_some_are_written() {
 #[test]
 fn closures_that_have_not_begun_count_as_operations() {
     // Goal: a slow closure can't make the queue behind it grow without end.
-    let (node, _gate) = limited(Config { max_operations: 3, ..Config::default() });
+    let (node, _gate) = gated_with(Config { max_operations: 3, ..Config::default() });
     node.put("k", "v").wait().unwrap();
     let (release, held) = mpsc::channel::<()>();
     let (begun, has_begun) = mpsc::channel();
@@ -68,8 +63,23 @@ fn closures_that_have_not_begun_count_as_operations() {
 }
 
 #[test]
+fn an_operation_takes_no_room_any_more_when_its_closure_runs() {
+    let node = Node::builder().config(Config { max_operations: 1, ..Config::default() }).start().unwrap();
+    let (sender, outcomes) = mpsc::channel();
+    for n in 0..5 {
+        let (again, inside, sender) = (node.clone(), node.clone(), sender.clone());
+        let then = move |outcome: Result<_, _>| {
+            outcome.unwrap();
+            inside.put("k", "from a closure").submit(move |outcome| sender.send(outcome).unwrap()).unwrap();
+        };
+        again.put("k", format!("{n}")).submit(then).unwrap();
+        next(&outcomes).unwrap();
+    }
+}
+
+#[test]
 fn a_value_over_the_limit_is_refused_and_one_at_the_limit_is_not() {
-    let (node, _gate) = limited(Config { max_value_bytes: 1_000, ..Config::default() });
+    let (node, _gate) = gated_with(Config { max_value_bytes: 1_000, ..Config::default() });
     let refused = node.put("k", vec![0; 1_001]).wait().unwrap_err();
     assert_eq!(refused, WriteError::Refused(SubmitError::ValueTooLong { len: 1_001, max: 1_000 }));
     assert_eq!(refused.to_string(), "the value has 1001 bytes, the limit max_value_bytes is 1000");
@@ -91,7 +101,7 @@ fn a_key_has_from_1_to_1024_bytes_of_any_kind() {
 
 #[test]
 fn more_watches_than_the_limit_are_refused_until_one_ends() {
-    let (node, _gate) = limited(Config { max_watches: 1, ..Config::default() });
+    let (node, _gate) = gated_with(Config { max_watches: 1, ..Config::default() });
     let watch = node.watch("a", |_| {}).unwrap();
     assert!(matches!(node.watch("b", |_| {}), Err(SubmitError::Busy)));
     drop(watch);
@@ -101,7 +111,7 @@ fn more_watches_than_the_limit_are_refused_until_one_ends() {
 
 #[test]
 fn a_shutdown_may_be_repeated_and_nothing_is_taken_after_it() {
-    let (node, _gate) = limited(Config::default());
+    let (node, _gate) = gated_with(Config::default());
     node.put("k", "v").wait().unwrap();
     node.shutdown(Duration::from_secs(5));
     node.shutdown(Duration::from_secs(5));

@@ -7,7 +7,7 @@ use std::{
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
-        mpsc::{Receiver, RecvTimeoutError},
+        mpsc::{self, Receiver, RecvTimeoutError},
     },
     task::{Context, Poll, Wake, Waker},
     thread::Thread,
@@ -16,7 +16,7 @@ use std::{
 
 use parking_lot::Condvar;
 use turbopump::{
-    Bytes, Clock, Dot, Key, Node, Record, SystemClock, Version,
+    Bytes, Clock, Config, Dot, Key, Node, Record, SystemClock, Version,
     storage::{Change, LoadReport, MemoryStorage, StageId, Storage, StorageError},
 };
 
@@ -39,15 +39,34 @@ pub fn next<T>(receiver: &Receiver<T>) -> T {
     receiver.recv_timeout(PATIENCE).expect("it comes in time")
 }
 
+/// Does what must not wait for ever: a deadlock fails the test instead of holding it up.
+pub fn in_time(what: impl FnOnce() + Send + 'static) {
+    let (sender, done) = mpsc::channel();
+    let thread = std::thread::spawn(move || {
+        what();
+        let _ = sender.send(());
+    });
+    match done.recv_timeout(PATIENCE) {
+        Err(RecvTimeoutError::Timeout) => panic!("threads wait for each other"),
+        _ => thread.join().expect("its own checks hold"),
+    }
+}
+
 /// A node on a storage whose gate is `gate`.
 pub fn gated() -> (Node, Gate) {
+    gated_with(Config::default())
+}
+
+/// The same with limits.
+pub fn gated_with(config: Config) -> (Node, Gate) {
     let gate = Gate::default();
-    let node = Node::builder().storage(Gated::new(&gate)).start().unwrap();
+    let node = Node::builder().storage(Gated::new(&gate)).config(config).start().unwrap();
     (node, gate)
 }
 
-/// Decides what a [`Gated`] storage does with changes.
-#[derive(Clone, Default)]
+/// Decides what a [`Gated`] storage does with changes. Opens when it is dropped, so that the node of a
+/// test that failed can end: let it be dropped before the node.
+#[derive(Default)]
 pub struct Gate(Arc<State>);
 
 #[derive(Default)]
@@ -79,26 +98,34 @@ impl Gate {
     pub fn set_panics(&self, panics: bool) {
         self.0.panics.store(panics, SeqCst);
     }
+}
 
+impl State {
     fn pass(&self) {
-        let mut closed = self.0.closed.lock();
+        let mut closed = self.closed.lock();
         while *closed {
-            self.0.opened.wait(&mut closed);
+            self.opened.wait(&mut closed);
         }
         drop(closed);
-        assert!(!self.0.panics.load(SeqCst), "the storage panics on demand");
+        assert!(!self.panics.load(SeqCst), "the storage panics on demand");
+    }
+}
+
+impl Drop for Gate {
+    fn drop(&mut self) {
+        self.open();
     }
 }
 
 /// A storage in memory that counts as slow, behind a [`Gate`].
 pub struct Gated {
     inner: MemoryStorage,
-    gate: Gate,
+    gate: Arc<State>,
 }
 
 impl Gated {
     pub fn new(gate: &Gate) -> Self {
-        Self { inner: MemoryStorage::new(), gate: gate.clone() }
+        Self { inner: MemoryStorage::new(), gate: gate.0.clone() }
     }
 }
 
@@ -121,7 +148,7 @@ impl Storage for Gated {
 
     fn apply(&self, changes: &[Change]) -> Vec<Result<(), StorageError>> {
         self.gate.pass();
-        if self.gate.0.fails.load(SeqCst) {
+        if self.gate.fails.load(SeqCst) {
             let failure = || Err(StorageError::Io(std::io::Error::other("the disk is on fire")));
             return changes.iter().map(|_| failure()).collect();
         }
