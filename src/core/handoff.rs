@@ -161,7 +161,8 @@ impl Core {
         if self.owns(self.me, key, widest) || !self.config.write_chaining {
             return;
         }
-        let dots: Vec<Dot> = self.index.stored(key).map(|v| v.dot).collect();
+        // Those on their way to storage too: nobody else speaks for them once the key stands here.
+        let dots: Vec<Dot> = self.index.all(key).map(|v| v.dot).collect();
         let owners: Vec<NodeId> = self.placement.owners(key.hash64(), widest).collect();
         if owners.is_empty() {
             return;

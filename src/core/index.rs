@@ -87,6 +87,11 @@ impl Index {
         self.entry(key).iter().filter(|h| h.stored).map(|h| &h.version)
     }
 
+    /// The versions of a key, those on their way to storage too.
+    pub(crate) fn all(&self, key: &Key) -> impl Iterator<Item = &Arc<Version>> {
+        self.entry(key).iter().map(|h| &h.version)
+    }
+
     /// The stored version of a key with that name.
     pub(crate) fn find(&self, key: &Key, dot: Dot) -> Option<&Arc<Version>> {
         self.stored(key).find(|v| v.dot == dot)

@@ -157,16 +157,13 @@ impl World {
     /// A node drops copies: somebody else has to have them, or to have had them before a disaster.
     fn check_dropped(&mut self, n: usize, dots: &[Dot]) {
         for dot in self.oracle.closure(dots.iter().copied()) {
-            let elsewhere = self.is_held(dot);
-            let struck = self.struck.clone();
-            let Some(known) = self.oracle.find_mut(dot).filter(|k| !elsewhere && k.acknowledged) else {
+            if self.is_held(dot) || !self.oracle.find(dot).is_some_and(|k| k.acknowledged && !k.excused) {
                 continue;
-            };
-            if known.stored_on.iter().any(|m| *m != n && struck.contains(m)) || struck.contains(&n) {
-                known.excused = true;
-            } else if !known.excused {
-                let what = format!("node {n} drops the last copy of {:?} {dot}", known.key);
-                self.fail("durability", what);
+            }
+            if self.oracle.holders_ever(dot).iter().any(|m| self.struck.contains(m)) {
+                self.oracle.excuse(dot);
+            } else {
+                self.fail("durability", format!("node {n} drops the last copy of {dot}"));
             }
         }
     }

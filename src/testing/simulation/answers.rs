@@ -29,10 +29,7 @@ impl World {
         if known.key != *key {
             return Err(("causality", format!("{dot} was acknowledged for {key:?}")));
         }
-        let covering = self.oracle.of(key).filter(|k| k.version.dot == dot || k.past.contains(&dot));
-        let mut holders: Vec<usize> = covering.flat_map(|k| k.stored_on.iter().copied()).collect();
-        holders.sort_unstable();
-        holders.dedup();
+        let holders = self.oracle.holders_ever(dot);
         let needed = promised(ack, answer.acked).max(answer.acked);
         if holders.len() < needed || (ack == Ack::Local && !holders.contains(&n)) {
             let what =
@@ -118,7 +115,8 @@ impl World {
         let config = &self.options.config;
         let peers = &stats.peers;
         if stats.transfers > config.max_transfers
-            || peers.iter().any(|p| p.in_flight > config.max_flights_per_peer * 8)
+            // A key that is owed flies with all its siblings.
+            || peers.iter().any(|p| p.in_flight > config.max_flights_per_peer * self.oracle.most_writes().max(1))
             || peers.iter().any(|p| p.owed > config.max_owed_per_peer)
         {
             return Err(("limits", format!("{stats:?}")));

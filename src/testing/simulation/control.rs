@@ -357,10 +357,8 @@ impl World {
         let all: Vec<Dot> =
             self.oracle.versions().filter(|k| k.acknowledged && !k.excused).map(|k| k.version.dot).collect();
         for dot in all {
-            if !self.is_held(dot)
-                && let Some(known) = self.oracle.find_mut(dot)
-            {
-                known.excused = true;
+            if !self.is_held(dot) {
+                self.oracle.excuse(dot);
             }
         }
     }

@@ -141,6 +141,25 @@ impl Oracle {
         self.versions.values()
     }
 
+    /// Nodes that ever had this write, or one that replaced it, on their disk.
+    pub fn holders_ever(&self, dot: Dot) -> BTreeSet<usize> {
+        let Some(known) = self.versions.get(&dot) else { return BTreeSet::new() };
+        let covering = self.of(&known.key).filter(|k| k.version.dot == dot || k.past.contains(&dot));
+        covering.flat_map(|k| k.stored_on.iter().copied()).collect()
+    }
+
+    /// Says that a write may be gone.
+    pub fn excuse(&mut self, dot: Dot) {
+        if let Some(known) = self.versions.get_mut(&dot) {
+            known.excused = true;
+        }
+    }
+
+    /// How many writes the most written key has seen.
+    pub fn most_writes(&self) -> usize {
+        self.keys.values().map(Vec::len).max().unwrap_or(0)
+    }
+
     /// A named write.
     pub fn find(&self, dot: Dot) -> Option<&Known> {
         self.versions.get(&dot)

@@ -176,7 +176,8 @@ impl Workload {
             }
             Fault::Cut => Self::cut(chance, world, n, other),
             Fault::LoseDisk if member => {
-                let members = chance.percent(50);
+                // It alone may know who was removed.
+                let members = n != 0 && chance.percent(50);
                 world.lose_disk(n, members);
                 world.start(n);
             }
@@ -190,15 +191,19 @@ impl Workload {
             }
             Fault::SlowDisk => world.slow_disk(n, true),
             Fault::FailDisk => world.fail_disk(n, true),
-            Fault::Join if world.nodes[n].standing == Standing::Spare && world.nodes[other].is_there() => {
-                world.join(n, other);
+            Fault::Join if world.nodes[n].standing == Standing::Spare => {
+                // Who was introduced only to a node that is removed is known to nobody.
+                let by = if world.options.faults.contains(&Fault::Remove) { 0 } else { other };
+                if world.nodes[by].is_there() {
+                    world.join(n, by);
+                }
             }
-            // Those that remove are never removed, so somebody stays.
-            Fault::Remove
-                if member && n != 0 && self.removals < MAX_REMOVALS && world.nodes[0].is_there() =>
-            {
-                self.removals += 1;
-                world.remove(n, 0);
+            Fault::Remove if member && n != 0 && self.removals < MAX_REMOVALS => {
+                // Those that remove are never removed, so somebody stays.
+                if world.nodes[0].is_there() {
+                    self.removals += 1;
+                    world.remove(n, 0);
+                }
             }
             Fault::Weigh if member && n != 0 => {
                 world.crash(n);
