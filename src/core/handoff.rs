@@ -5,17 +5,21 @@
 //! has not acknowledged which version. When that is nobody, and no version is on its way to
 //! storage, the copies here go.
 //!
+//! A version on fewer mirrors than what it replaced leaves nodes that owned the old one and not the
+//! new one. Such a node remembers for a while what was replaced: else any of them that was away
+//! would give it back to the others, and they to each other, faster than the owners can tell them.
+//!
 //! Limits: `MAX_KEYS` keys at once; the walk over the index that finds them stops there and goes
-//! on as keys are done.
+//! on as keys are done. `MAX_NARROWED` keys of which it is remembered what was replaced.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
 
-use super::{Core, OpId, Outcome, Purpose, Timer, Work, outbox::Peer};
+use super::{Core, OpId, Outcome, Purpose, Timer, Work, index::Verdict, outbox::Peer};
 use crate::{
-    model::{Dot, Key, NodeId, Version},
+    model::{Context, Dot, Key, NodeId, Version},
     storage::Change,
 };
 
@@ -28,9 +32,17 @@ const STEP_MS: u64 = 20;
 /// How often what is not acknowledged is owed anew, in case it was dropped somewhere.
 const REPEAT_MS: u64 = 2_000;
 
+/// Keys of which it is remembered what was replaced; past it, any of them is forgotten.
+const MAX_NARROWED: usize = 10_000;
+/// How long it is remembered: some rounds of sync. Not for ever, since the owners may lose their
+/// disks, and then the old copy is the best there is.
+const REMEMBER_MS: u64 = 60_000;
+
 /// See the [module](self).
 #[derive(Debug, Default)]
 pub(crate) struct Handoff {
+    /// What was replaced by versions that are not for this node, and until when that is remembered.
+    narrowed: BTreeMap<Key, (Context, u64)>,
     /// Per key: who lacks which version.
     lacking: BTreeMap<Key, BTreeSet<(NodeId, Dot)>>,
     /// Where the walk over the index is; `None`: it has ended.
@@ -55,6 +67,9 @@ impl Core {
     /// A version is on its way to storage. Called before any copy of it is sent.
     pub(super) fn handoff_begun(&mut self, key: &Key, version: &Arc<Version>) {
         let widest = self.index.mirrors(key).unwrap_or(version.mirrors);
+        if self.owns(self.me, key, widest) && !self.owns(self.me, key, version.mirrors) {
+            self.remember_narrowed(key, version);
+        }
         if self.owns(self.me, key, widest) || !self.config.write_chaining {
             self.handoff.lacking.remove(key);
             return;
@@ -94,6 +109,9 @@ impl Core {
         }
         if self.index.stored(key).all(|v| !self.owns(self.me, key, v.mirrors)) {
             self.counters.handed_off += 1;
+            if let Some((_, until_ms)) = self.handoff.narrowed.get_mut(key) {
+                *until_ms = self.now.mono_ms + REMEMBER_MS;
+            }
             self.drop_copies(key);
         }
     }
@@ -112,6 +130,7 @@ impl Core {
                 .collect();
             lacking.iter().for_each(|(key, id)| self.owe(*id, key));
         }
+        self.handoff.narrowed.retain(|key, (_, until_ms)| *until_ms > now_ms || self.index.contains(key));
         if self.handoff.walk.is_some() {
             self.timers.set_earlier(Timer::Handoff, now_ms + STEP_MS);
         } else if !self.handoff.lacking.is_empty() {
@@ -141,6 +160,27 @@ impl Core {
             self.work(Purpose::Remove, Work::Change(Change::Remove { key: key.clone(), dots }));
         }
         count
+    }
+
+    /// What to do with a version that arrived.
+    pub(super) fn judge(&self, key: &Key, version: &Version) -> Verdict {
+        let now_ms = self.now.mono_ms;
+        let replaced = self.handoff.narrowed.get(key).filter(|(_, until_ms)| *until_ms > now_ms);
+        match self.index.judge(key, version) {
+            Verdict::New(_) if replaced.is_some_and(|(c, _)| c.contains(version.dot)) => Verdict::Known,
+            verdict => verdict,
+        }
+    }
+
+    /// This node owned what a version replaces, and does not own the version.
+    fn remember_narrowed(&mut self, key: &Key, version: &Version) {
+        let narrowed = &mut self.handoff.narrowed;
+        let (mut replaced, _) = narrowed.remove(key).unwrap_or_default();
+        replaced.merge(&version.context);
+        if narrowed.len() >= MAX_NARROWED {
+            narrowed.pop_first();
+        }
+        narrowed.insert(key.clone(), (replaced, self.now.mono_ms + REMEMBER_MS));
     }
 
     fn step_walk(&mut self) {

@@ -248,7 +248,7 @@ impl Core {
         let Transfer { key, version, stage, waiters, .. } = transfer;
         let mut waiters = waiters.into_iter();
         let first = waiters.next().unwrap_or(Waiter::Nobody);
-        if !matches!(self.index.judge(&key, &version), super::index::Verdict::New(_)) {
+        if !matches!(self.judge(&key, &version), super::index::Verdict::New(_)) {
             self.discard(key.clone(), stage);
             self.read_stored(dot);
         }

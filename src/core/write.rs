@@ -204,7 +204,7 @@ impl Core {
         version: Arc<Version>,
         value: Option<Bytes>,
     ) {
-        let status = match self.index.judge(&key, &version) {
+        let status = match self.judge(&key, &version) {
             Verdict::Known => {
                 self.tell_narrowed(from, &key, &version);
                 AckStatus::Known
@@ -234,7 +234,7 @@ impl Core {
     /// Keeps a verified version unless it is known or replaced; `waiter` hears of it either way.
     pub(super) fn accept(&mut self, key: &Key, version: Arc<Version>, content: Content, waiter: Waiter) {
         let dot = version.dot;
-        let replaces = match self.index.judge(key, &version) {
+        let replaces = match self.judge(key, &version) {
             Verdict::New(replaces) => replaces,
             Verdict::Pending => return self.await_store(dot, waiter),
             Verdict::Overtaken(by) => return self.await_store(by, waiter),

@@ -12,6 +12,8 @@ const HEAL_MS: u64 = 60_000;
 const HEAL_ROUNDS: u64 = 30;
 /// How long it must stay whole, milliseconds.
 const STAY_MS: u64 = 5_000;
+/// How long a copy that comes late may disturb it, milliseconds.
+const LATE_MS: u64 = 10_000;
 /// How often it is looked at, milliseconds.
 const LOOK_MS: u64 = 250;
 
@@ -46,6 +48,8 @@ impl World {
         }
         self.broken()?;
         self.run_for(STAY_MS);
+        // A copy that was sent twice may come late; then it goes away again.
+        self.run_until(LATE_MS, |world| world.has_converged().is_ok());
         let stayed = self.has_converged();
         if let Err(Violation { promise, what }) = stayed {
             self.fail(promise, format!("whole, and then not any more: {what}"));

@@ -146,7 +146,7 @@ impl Options {
             sync_interval: ms(c.below(3_000) + 100),
             operation_timeout: ms(*c.pick(&[300, 2_000, 10_000])),
             max_flights_per_peer: *c.pick(&[1, 4, 64, 1_024]),
-            max_owed_per_peer: *c.pick(&[1, 5, 100, 100_000]),
+            max_owed_per_peer: *c.pick(&[20, 100, 100_000]),
             max_transfers: *c.pick(&[1, 2, 16]),
             max_disk_jobs: *c.pick(&[8, 100, 65_536, 65_536]),
             ..Config::default()

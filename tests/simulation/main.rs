@@ -2,6 +2,8 @@
 //!
 //! A failing seed prints the command that replays it with every event.
 
+mod scenarios;
+
 use std::{env, time::Instant};
 
 use turbopump::testing::simulation::{Options, run, run_once};
