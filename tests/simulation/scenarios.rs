@@ -100,8 +100,9 @@ fn a_crash_keeps_what_was_acknowledged() {
 #[test]
 fn a_lost_disk_with_the_same_id_heals() {
     let mut world = cluster(3);
-    let dots: Vec<Dot> =
-        (0..40).map(|i| written(&mut world, i % 3, Write::put(&format!("key {i}"), 40).ack(Ack::All))).collect();
+    let dots: Vec<Dot> = (0..40)
+        .map(|i| written(&mut world, i % 3, Write::put(&format!("key {i}"), 40).ack(Ack::All)))
+        .collect();
     world.lose_disk(1, true);
     world.start(1);
     written(&mut world, 1, Write::put("key 1", 40).replacing(Replaces::Nothing));
