@@ -18,7 +18,7 @@ use std::{
 use bytes::Bytes;
 use mio::{Events, Interest, Poll, Token, Waker, net::UdpSocket};
 use turbopump::transport::{
-    MemoryNetwork, SendError, Transport, TransportContext, TransportEvent, UdpTransport,
+    MemoryNetwork, SendError, Transport, TransportContext, TransportEvent, UdpTransport, UdtTransport,
 };
 
 const ECHO_BYTES: usize = 100;
@@ -32,13 +32,12 @@ const WAKER: Token = Token(1);
 fn main() {
     type Measure = Box<dyn Fn() -> Vec<Duration>>;
     let network = MemoryNetwork::new();
-    let mut variants: Vec<(&str, Measure)> = vec![
+    let variants: Vec<(&str, Measure)> = vec![
         ("raw UDP on mio", Box::new(raw_echoes)),
         ("memory", Box::new(move || echoes(|| Box::new(network.transport())))),
         ("udp", Box::new(|| echoes(|| Box::new(UdpTransport::bind(any()))))),
+        ("udt", Box::new(|| echoes(udt))),
     ];
-    #[cfg(feature = "udt")]
-    variants.push(("udt", Box::new(|| echoes(udt))));
 
     let mut times: Vec<Vec<Duration>> = vec![Vec::new(); variants.len()];
     for _ in 0..ROUNDS {
@@ -60,7 +59,6 @@ fn main() {
             at(0.5) / raw
         );
     }
-    #[cfg(feature = "udt")]
     for bytes in [60_000, 1_000] {
         let (mib, frames) = bulk(udt, bytes);
         println!("udt, frames of {bytes:6} B: {mib:6.0} MiB/s, {frames:7.0} frames/s");
@@ -71,9 +69,8 @@ fn any() -> SocketAddr {
     SocketAddr::from((Ipv4Addr::LOCALHOST, 0))
 }
 
-#[cfg(feature = "udt")]
 fn udt() -> Box<dyn Transport> {
-    Box::new(turbopump::transport::UdtTransport::bind(any()))
+    Box::new(UdtTransport::bind(any()))
 }
 
 /// The floor: what a transport can't be faster than.
@@ -225,7 +222,6 @@ fn echoes(make: impl Fn() -> Box<dyn Transport>) -> Vec<Duration> {
 
 /// MiB and frames per second in one direction, until the receiver's program has them all: it
 /// answers every hundredth frame, and answers are counted.
-#[cfg(feature = "udt")]
 fn bulk(make: impl Fn() -> Box<dyn Transport>, bytes: usize) -> (f64, f64) {
     const ANSWERED: usize = 100;
     let server = Server::start(make(), |count| count % ANSWERED == 0);

@@ -6,7 +6,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::PathBuf,
     sync::{Arc, atomic::AtomicU64},
-    thread::JoinHandle,
+    thread::{JoinHandle, ThreadId},
 };
 
 use arc_swap::ArcSwap;
@@ -40,7 +40,7 @@ pub struct NodeBuilder {
     advertise: Option<SocketAddr>,
     home: Option<PathBuf>,
     members: Vec<Member>,
-    weight: u16,
+    weight: Option<u16>,
     transport: Option<Box<dyn Transport>>,
     storage: Option<Arc<dyn Storage>>,
     partitioner: Arc<dyn Partitioner>,
@@ -60,10 +60,10 @@ impl Default for NodeBuilder {
             advertise: None,
             home: None,
             members: Vec::new(),
-            weight: 1,
+            weight: None,
             transport: None,
             storage: None,
-            partitioner: Arc::new(Ring::default()),
+            partitioner: Arc::new(Ring),
             partitions: PartitionCount::default(),
             cluster: "turbopump".into(),
             seed: None,
@@ -108,9 +108,10 @@ impl NodeBuilder {
         self
     }
 
-    /// Its share of the keys relative to other members. Default 1; 0 holds nothing.
+    /// Its share of the keys relative to other members; 0 holds nothing. Default: what the members
+    /// file under the home says, else 1.
     pub fn weight(mut self, weight: u16) -> Self {
-        self.weight = weight;
+        self.weight = Some(weight);
         self
     }
 
@@ -222,17 +223,18 @@ impl NodeBuilder {
         let at = now(&*self.clock);
 
         let mut addrs = vec![self.advertise.unwrap_or(addr)];
-        let (mut peers, mut generation) = (self.members, 0);
+        let (mut peers, mut generation, mut weight) = (self.members, 0, 1);
         if let Some(file) = file {
             // Further addresses of this node stand where a person put them; old ones of its own go.
             let others = file.this.addrs.into_iter().filter(|a| self.advertise.is_some() && *a != addr);
             addrs.extend(others.filter(|a| Some(*a) != self.advertise));
             addrs.truncate(MAX_ADDRS);
-            generation = file.this.generation;
+            (generation, weight) = (file.this.generation, file.this.weight);
             peers.extend(file.peers);
         }
         peers.retain(|m| m.id != id);
-        let this = Member { generation, revision: at.wall_ms, weight: self.weight, ..Member::new(id, addrs) };
+        let weight = self.weight.unwrap_or(weight);
+        let this = Member { generation, revision: at.wall_ms, weight, ..Member::new(id, addrs) };
         let local = Local {
             id,
             cluster: self.cluster,
@@ -268,8 +270,8 @@ impl NodeBuilder {
         });
         let disk =
             Disk::start(storage.clone(), &mailbox, self.config.disk_threads).map_err(StartError::Loop)?;
-        let (transport_kind, run, callback_thread) =
-            (transport.kind(), callbacks.runner(), callbacks.thread_id());
+        let (transport_kind, run) = (transport.kind(), callbacks.runner());
+        let mut own_threads: Vec<ThreadId> = disk.thread_ids().chain(callbacks.thread_id()).collect();
         let parts = Parts {
             me: id,
             poll,
@@ -285,6 +287,7 @@ impl NodeBuilder {
             home,
         };
         let thread = spawn(parts).map_err(StartError::Loop)?;
+        own_threads.push(thread.thread().id());
         Ok(Node::from_inner(Inner {
             id,
             addr,
@@ -297,7 +300,7 @@ impl NodeBuilder {
             run,
             next_watch: AtomicU64::new(1),
             thread: Mutex::new(Some(thread)),
-            callback_thread,
+            own_threads,
         }))
     }
 }

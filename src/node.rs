@@ -17,7 +17,7 @@ use crate::{
     builder::NodeBuilder,
     config::{Config, Read},
     core::{Event, Found, MemberInfo, Outcome, Request, WatchId},
-    driver::{Clock, Mail, Mailbox, Reply, Shared, Task, Ticket, fill, now},
+    driver::{Clock, Mail, Mailbox, Reply, Shared, Task, Ticket, Watcher, fill, now},
     error::{ReadError, SubmitError},
     model::{Context, Key, Mirrors, NodeId, Siblings},
     operations::{Change, ChangeMembers, Count, Forget, Get, Keys, Put, Reading, WaitFor},
@@ -59,7 +59,8 @@ pub(crate) struct Inner {
     pub(crate) run: Arc<dyn Fn(Task) + Send + Sync>,
     pub(crate) next_watch: AtomicU64,
     pub(crate) thread: Mutex<Option<JoinHandle<()>>>,
-    pub(crate) callback_thread: Option<ThreadId>,
+    /// The loop's, and those that closures may run on: they can't wait for themselves.
+    pub(crate) own_threads: Vec<ThreadId>,
 }
 
 /// A watch. Dropping it ends it; closures that are queued by then still run.
@@ -154,7 +155,9 @@ impl Node {
     }
 
     /// Has `closure` run for every version that this node stores of keys with this prefix: own
-    /// writes, copies from peers, deletes. In order, where callbacks run.
+    /// writes, copies from peers, deletes. In order, where callbacks run; a closure that falls 65,536
+    /// events behind misses what comes then, and the log says so. Waits for the loop: not for
+    /// closures that run on it.
     ///
     /// # Errors
     /// [`SubmitError::Busy`] past [`Config::max_watches`], [`SubmitError::Stopping`].
@@ -165,7 +168,7 @@ impl Node {
     ) -> Result<Watch, SubmitError> {
         let id = WatchId(self.inner.next_watch.fetch_add(1, SeqCst));
         let watch = Watch { id, mailbox: self.inner.mailbox.clone(), shared: self.inner.shared.clone() };
-        self.inner.shared.watches.write().insert(id, Arc::new(closure));
+        self.inner.shared.watches.write().insert(id, Watcher::new(closure));
         let (completion, pending) = crate::pending::completion();
         let set = move |outcome| {
             completion.complete(match outcome {
@@ -174,7 +177,7 @@ impl Node {
                 _ => Err(SubmitError::Stopping),
             });
         };
-        let ticket = Ticket { reply: Reply::Handle(Box::new(set)), progress: None, bytes: 0 };
+        let ticket = Ticket { reply: Reply::Handle(Box::new(set)), progress: None, waits: false, bytes: 0 };
         self.inner.mailbox.submit(Request::Watch { watch: id, prefix: prefix.into() }, ticket)?;
         pending.wait().map(|()| watch)
     }
@@ -243,11 +246,12 @@ impl Node {
         self.inner.clock.clone()
     }
 
-    pub(crate) fn run_callback(&self, task: Task) -> Result<(), SubmitError> {
-        if self.inner.mailbox.is_closed() {
-            return Err(SubmitError::Stopping);
-        }
-        (self.inner.run)(task);
+    pub(crate) fn run_callback(&self, closure: impl FnOnce() + Send + 'static) -> Result<(), SubmitError> {
+        let room = self.inner.mailbox.reserve()?;
+        (self.inner.run)(Box::new(move || {
+            drop(room);
+            closure();
+        }));
         Ok(())
     }
 
@@ -262,7 +266,7 @@ impl Node {
             return Err(ReadError::Refused(SubmitError::Stopping));
         }
         let placement = self.inner.shared.placement.load();
-        let alone = placement.seats() <= 1;
+        let alone = placement.owners(key.hash64(), Mirrors::ALL).all(|id| id == self.id());
         if !local_only && read != Read::One && !alone {
             return Ok(None);
         }
@@ -299,13 +303,11 @@ impl Inner {
     fn stop(&self, within: Duration) {
         self.mailbox.close();
         self.mailbox.post(Mail::Stop { within });
-        let me = std::thread::current().id();
-        let mut thread = self.thread.lock();
-        let is_inside =
-            self.callback_thread == Some(me) || thread.as_ref().is_some_and(|t| t.thread().id() == me);
-        if is_inside {
+        if self.own_threads.contains(&std::thread::current().id()) {
             return;
         }
+        // Others that stop the node at the same time wait here for its end.
+        let mut thread = self.thread.lock();
         if let Some(thread) = thread.take()
             && thread.join().is_err()
         {
@@ -322,8 +324,10 @@ impl Drop for Inner {
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        self.shared.watches.write().remove(&self.id);
+        let closure = self.shared.watches.write().remove(&self.id);
         self.mailbox.post(Mail::Tell(Request::Unwatch(self.id)));
+        // It may own the last handle or another watch: nothing is locked any more.
+        drop(closure);
     }
 }
 

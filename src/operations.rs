@@ -62,10 +62,15 @@ impl Deref for Reading {
     }
 }
 
+/// Milliseconds, as many as fit.
+fn whole_ms(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
 /// What an operation comes to on the caller's thread.
-pub(crate) enum Prepared<T> {
+pub(crate) enum Prepared<P: Prepare> {
     /// It is answered already.
-    Answered(T),
+    Answered(Result<P::Ok, P::Error>),
     /// The loop has to be asked; `u64` bytes of values go along.
     Ask(Request, u64),
 }
@@ -75,7 +80,7 @@ pub(crate) trait Prepare: Sized {
     type Ok: Send + 'static;
     type Error: From<SubmitError> + Send + 'static;
 
-    fn prepare(self) -> Result<Prepared<Result<Self::Ok, Self::Error>>, SubmitError>;
+    fn prepare(self) -> Result<Prepared<Self>, SubmitError>;
     fn convert(wall_ms: u64, outcome: Outcome) -> Result<Self::Ok, Self::Error>;
     fn node(&self) -> Node;
 
@@ -90,11 +95,12 @@ fn submit<P: Prepare>(
 ) -> Result<(), SubmitError> {
     let (node, progress) = (operation.node(), operation.progress());
     match operation.prepare()? {
-        Prepared::Answered(answer) => node.run_callback(Box::new(move || closure(answer))),
+        Prepared::Answered(answer) => node.run_callback(move || closure(answer)),
         Prepared::Ask(request, bytes) => {
             let clock = node.clock();
             let convert = move |outcome| closure(P::convert(now(&*clock).wall_ms, outcome));
-            let ticket = Ticket { reply: Reply::Closure(Box::new(convert)), progress, bytes };
+            let waits = matches!(request, Request::Wait { .. });
+            let ticket = Ticket { reply: Reply::Closure(Box::new(convert)), progress, waits, bytes };
             node.mailbox().submit(request, ticket)
         }
     }
@@ -108,7 +114,8 @@ fn start<P: Prepare>(mut operation: P) -> Result<Pending<P::Ok, P::Error>, Submi
         Prepared::Ask(request, bytes) => {
             let clock = node.clock();
             let convert = move |outcome| completion.complete(P::convert(now(&*clock).wall_ms, outcome));
-            let ticket = Ticket { reply: Reply::Handle(Box::new(convert)), progress, bytes };
+            let waits = matches!(request, Request::Wait { .. });
+            let ticket = Ticket { reply: Reply::Handle(Box::new(convert)), progress, waits, bytes };
             node.mailbox().submit(request, ticket)?;
         }
     }
@@ -221,17 +228,15 @@ impl Prepare for Put {
     type Ok = Written;
     type Error = WriteError;
 
-    fn prepare(self) -> Result<Prepared<Result<Written, WriteError>>, SubmitError> {
+    fn prepare(self) -> Result<Prepared<Self>, SubmitError> {
         let kind = if self.value.is_some() { Kind::Value } else { Kind::Tombstone };
         let (key, value) = (self.key?, self.value.unwrap_or_default());
         let (len, max) = (value.len() as u64, self.node.config().max_value_bytes);
         if len > max {
             return Err(SubmitError::ValueTooLong { len, max });
         }
-        let expires_ms = self.expires_in.map(|after| {
-            let after_ms = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
-            now(&*self.node.clock()).wall_ms.saturating_add(after_ms)
-        });
+        let expires_ms =
+            self.expires_in.map(|after| now(&*self.node.clock()).wall_ms.saturating_add(whole_ms(after)));
         let request = WriteRequest {
             key,
             kind,
@@ -241,7 +246,7 @@ impl Prepare for Put {
             ack: self.ack,
             context: self.context,
             expires_ms,
-            timeout_ms: self.timeout.map(|t| t.as_millis() as u64),
+            timeout_ms: self.timeout.map(whole_ms),
             progress: self.progress.is_some(),
         };
         Ok(Prepared::Ask(Request::Write(request), len))
@@ -313,7 +318,7 @@ impl Prepare for Get {
     type Ok = Reading;
     type Error = ReadError;
 
-    fn prepare(self) -> Result<Prepared<Result<Reading, ReadError>>, SubmitError> {
+    fn prepare(self) -> Result<Prepared<Self>, SubmitError> {
         let key = self.key?;
         let distrust = match self.node.read_here(&key, self.read, self.local_only) {
             Ok(Some(reading)) => return Ok(Prepared::Answered(Ok(reading))),
@@ -324,7 +329,7 @@ impl Prepare for Get {
                 true
             }
         };
-        let timeout_ms = self.timeout.map(|t| t.as_millis() as u64);
+        let timeout_ms = self.timeout.map(whole_ms);
         Ok(Prepared::Ask(Request::Read(ReadRequest { key, read: self.read, timeout_ms, distrust }), 0))
     }
 
@@ -370,8 +375,8 @@ impl Prepare for WaitFor {
     type Ok = Option<Reading>;
     type Error = ReadError;
 
-    fn prepare(self) -> Result<Prepared<Result<Option<Reading>, ReadError>>, SubmitError> {
-        let timeout_ms = self.timeout.as_millis() as u64;
+    fn prepare(self) -> Result<Prepared<Self>, SubmitError> {
+        let timeout_ms = whole_ms(self.timeout);
         Ok(Prepared::Ask(Request::Wait { key: self.key?, context: self.context, timeout_ms }, 0))
     }
 
@@ -430,7 +435,7 @@ impl Prepare for Keys {
     type Ok = KeyPage;
     type Error = ReadError;
 
-    fn prepare(self) -> Result<Prepared<Result<KeyPage, ReadError>>, SubmitError> {
+    fn prepare(self) -> Result<Prepared<Self>, SubmitError> {
         let Self { prefix, after, limit, deleted, .. } = self;
         Ok(Prepared::Ask(Request::Keys { prefix, after, limit, deleted }, 0))
     }
@@ -460,7 +465,7 @@ impl Prepare for Forget {
     type Ok = usize;
     type Error = WriteError;
 
-    fn prepare(self) -> Result<Prepared<Result<usize, WriteError>>, SubmitError> {
+    fn prepare(self) -> Result<Prepared<Self>, SubmitError> {
         Ok(Prepared::Ask(Request::Forget(self.key?), 0))
     }
 
@@ -494,7 +499,7 @@ impl Prepare for ChangeMembers {
     type Ok = ();
     type Error = MemberError;
 
-    fn prepare(self) -> Result<Prepared<Result<(), MemberError>>, SubmitError> {
+    fn prepare(self) -> Result<Prepared<Self>, SubmitError> {
         let request = match self.change? {
             Change::Add(id, addrs) => Request::AddMember { id, addrs },
             Change::Remove(id) => Request::RemoveMember(id),
@@ -526,7 +531,7 @@ impl Prepare for Count {
     type Ok = Stats;
     type Error = ReadError;
 
-    fn prepare(self) -> Result<Prepared<Result<Stats, ReadError>>, SubmitError> {
+    fn prepare(self) -> Result<Prepared<Self>, SubmitError> {
         Ok(Prepared::Ask(Request::Stats, 0))
     }
 

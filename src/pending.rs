@@ -79,13 +79,21 @@ impl<T, E> Pending<T, E> {
     /// # Errors
     /// `Err` is the handle: not over yet.
     pub fn wait_timeout(self, timeout: Duration) -> Result<Result<T, E>, Self> {
-        let until = Instant::now() + timeout;
+        // Without a moment that a clock can tell there is no end to the wait.
+        let until = Instant::now().checked_add(timeout);
         let mut state = self.slot.state.lock();
         loop {
             if let Some(outcome) = state.outcome.take() {
                 return Ok(outcome);
             }
-            if self.slot.done.wait_until(&mut state, until).timed_out() && state.outcome.is_none() {
+            let is_late = match until {
+                Some(until) => self.slot.done.wait_until(&mut state, until).timed_out(),
+                None => {
+                    self.slot.done.wait(&mut state);
+                    false
+                }
+            };
+            if is_late && state.outcome.is_none() {
                 drop(state);
                 return Err(self);
             }

@@ -9,7 +9,7 @@
 //! transfer, sync  ─┘                           └─> outbox: Output::Send(Write) to the owners
 //! ```
 //!
-//! One file per sub-protocol; this one only dispatches. They meet in the [`index`] and in three
+//! One file per sub-protocol; this one only dispatches. They meet in the `index` and in three
 //! events that are told to all that care: a version was stored, a peer acknowledged a copy, a
 //! peer went up or down.
 //!
@@ -261,6 +261,8 @@ pub struct Core {
     jobs: BTreeMap<JobId, Purpose>,
     next_id: u64,
     index: Index,
+    /// Found at the load to be replaced; to be removed at the start.
+    leftovers: Vec<(Key, Vec<Dot>)>,
     naming: Naming,
     members: Members,
     placement: Arc<Placement>,
@@ -274,9 +276,6 @@ pub struct Core {
     handoff: handoff::Handoff,
     watches: watch::Watches,
     counters: Counters,
-    /// Loaded and found replaced: nothing else would ever drop them, and where what replaced them
-    /// goes, they would be there again.
-    leftovers: Vec<(Key, Vec<Dot>)>,
 }
 
 impl Core {
@@ -293,6 +292,7 @@ impl Core {
         Self {
             me: this.id,
             index: Index::new(setup.partitions, setup.partitioner.everywhere()),
+            leftovers: Vec::new(),
             next_id: chance.next_u64() >> 16,
             config: setup.config,
             partitioner: setup.partitioner,
@@ -316,7 +316,6 @@ impl Core {
             handoff: handoff::Handoff::default(),
             watches: watch::Watches::default(),
             counters: Counters::default(),
-            leftovers: Vec::new(),
         }
     }
 

@@ -1,18 +1,26 @@
 //! Runs closures of the application, each exactly once, where it can't hurt the loop.
 //!
 //! A panic in a closure is caught and logged. Closures run in the order in which their operations
-//! ended. Bounded by the operations under way; events of watches by `MAX_QUEUED_EVENTS` each.
+//! ended. Bounded: an operation is under way until its closure begins; a watch has at most
+//! `MAX_QUEUED_EVENTS` waiting.
 
 use std::{
+    any::Any,
     collections::VecDeque,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
+    },
     thread::JoinHandle,
 };
 
 use parking_lot::{Condvar, Mutex};
 
-use crate::core::Outcome;
+use crate::core::{Event, Outcome};
+
+/// Events that wait for the closure of one watch; more are not reported.
+pub(crate) const MAX_QUEUED_EVENTS: usize = 65_536;
 
 /// Something of the application to run, once.
 pub type Task = Box<dyn FnOnce() + Send>;
@@ -23,6 +31,13 @@ pub(crate) enum Reply {
     Handle(Box<dyn FnOnce(Outcome) + Send>),
     /// A closure of the application.
     Closure(Box<dyn FnOnce(Outcome) + Send>),
+}
+
+/// The closure of a watch, and how many events wait for it.
+pub(crate) struct Watcher {
+    closure: Box<dyn Fn(Event) + Send + Sync>,
+    queued: AtomicUsize,
+    is_behind: AtomicBool,
 }
 
 /// Where closures run.
@@ -45,6 +60,34 @@ struct State {
     ended: bool,
 }
 
+impl Watcher {
+    pub(crate) fn new(closure: impl Fn(Event) + Send + Sync + 'static) -> Arc<Self> {
+        Arc::new(Self {
+            closure: Box::new(closure),
+            queued: AtomicUsize::new(0),
+            is_behind: AtomicBool::new(false),
+        })
+    }
+
+    /// What tells the closure of an event; none where it is too far behind.
+    pub(crate) fn tell(self: &Arc<Self>, event: Event) -> Option<Task> {
+        if self.queued.fetch_add(1, SeqCst) >= MAX_QUEUED_EVENTS {
+            self.queued.fetch_sub(1, SeqCst);
+            if !self.is_behind.swap(true, SeqCst) {
+                log::error!("a watch is {MAX_QUEUED_EVENTS} events behind and misses some");
+            }
+            return None;
+        }
+        let watcher = self.clone();
+        Some(Box::new(move || {
+            if watcher.queued.fetch_sub(1, SeqCst) == 1 {
+                watcher.is_behind.store(false, SeqCst);
+            }
+            (watcher.closure)(event);
+        }))
+    }
+}
+
 impl Callbacks {
     /// Starts the thread.
     pub(crate) fn thread() -> std::io::Result<Self> {
@@ -59,7 +102,7 @@ impl Callbacks {
     pub(crate) fn run(&self, task: Task) {
         match self {
             Self::Thread { queue, .. } => queue.push(task),
-            Self::Custom(run) => run(Box::new(move || contain(task))),
+            Self::Custom(run) => hand_over(&**run, task),
         }
     }
 
@@ -80,7 +123,7 @@ impl Callbacks {
             }
             Self::Custom(run) => {
                 let run = run.clone();
-                Arc::new(move |task| run(Box::new(move || contain(task))))
+                Arc::new(move |task| hand_over(&*run, task))
             }
         }
     }
@@ -132,10 +175,19 @@ impl Queue {
     }
 }
 
-fn contain(task: Task) {
+/// Neither the closure nor the application's way of running it hurts the thread that it is on.
+fn hand_over(run: &(dyn Fn(Task) + Send + Sync), task: Task) {
+    contain(|| run(Box::new(move || contain(task))));
+}
+
+fn contain(task: impl FnOnce()) {
     if let Err(panic) = catch_unwind(AssertUnwindSafe(task)) {
-        let text = panic.downcast_ref::<&str>().map(|s| s.to_string());
-        let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
-        log::error!("a closure panicked: {}", text.unwrap_or_else(|| "no message".into()));
+        log::error!("a closure panicked: {}", message(&*panic));
     }
+}
+
+/// What a panic said.
+pub(crate) fn message(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
 }

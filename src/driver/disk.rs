@@ -6,11 +6,17 @@
 //! overtakes a removal, or is overtaken by one, finds the version or does not, and the core takes
 //! either.
 
-use std::{collections::VecDeque, sync::Arc, thread::JoinHandle};
+use std::{
+    collections::VecDeque,
+    io,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+    thread::{JoinHandle, ThreadId},
+};
 
 use parking_lot::{Condvar, Mutex};
 
-use super::{Mail, Mailbox, Task};
+use super::{Mail, Mailbox, Task, callbacks::message};
 use crate::{
     core::{Done, JobId, Work},
     storage::{Change, Storage, StorageError},
@@ -83,6 +89,11 @@ impl Disk {
     /// Whether tasks that touch storage belong on a thread.
     pub(crate) fn is_slow(&self) -> bool {
         self.slow
+    }
+
+    /// The threads, of which one also runs tasks.
+    pub(crate) fn thread_ids(&self) -> impl Iterator<Item = ThreadId> + '_ {
+        self.threads.iter().map(|thread| thread.thread().id())
     }
 
     /// Runs something that may block on the reading thread.
@@ -158,8 +169,10 @@ fn perform_group(storage: &dyn Storage, items: Vec<Item>) -> Vec<Mail> {
 
 /// One answer per change, whatever the storage does.
 fn apply(storage: &dyn Storage, changes: &[Change]) -> Vec<Done> {
+    let answers = guarded(|| Ok(storage.apply(changes)));
+    let answers = answers.unwrap_or_else(|text| changes.iter().map(|_| Err(failed(&text))).collect());
     let mut results: Vec<Done> =
-        storage.apply(changes).into_iter().map(|r| Done::Changed(r.map_err(words))).collect();
+        answers.into_iter().map(|r| Done::Changed(r.map_err(|e| e.to_string()))).collect();
     let short = || Done::Changed(Err("the storage did not answer for this change".into()));
     results.resize_with(changes.len(), short);
     results
@@ -168,20 +181,31 @@ fn apply(storage: &dyn Storage, changes: &[Change]) -> Vec<Done> {
 fn perform(storage: &dyn Storage, work: Work) -> Option<Done> {
     match work {
         Work::Change(change) => apply(storage, &[change]).pop(),
-        Work::Read(key) => Some(Done::Records(storage.read(&key).map_err(words))),
+        Work::Read(key) => Some(Done::Records(guarded(|| storage.read(&key)))),
         Work::Piece { key, dot, offset, len } => {
-            Some(Done::Piece(storage.read_piece(&key, dot, offset, len).map_err(words)))
+            Some(Done::Piece(guarded(|| storage.read_piece(&key, dot, offset, len))))
         }
         Work::Stage { stage, offset, bytes, .. } => {
-            Some(Done::Changed(storage.stage(stage, offset, &bytes).map_err(words)))
+            Some(Done::Changed(guarded(|| storage.stage(stage, offset, &bytes))))
         }
         Work::Discard { stage, .. } => {
-            storage.discard(stage);
+            let _ = guarded(|| {
+                storage.discard(stage);
+                Ok(())
+            });
             None
         }
     }
 }
 
-fn words(error: StorageError) -> String {
-    error.to_string()
+/// A storage that panics has failed: its thread, or the loop, goes on.
+fn guarded<T>(work: impl FnOnce() -> Result<T, StorageError>) -> Result<T, String> {
+    match catch_unwind(AssertUnwindSafe(work)) {
+        Ok(result) => result.map_err(|error| error.to_string()),
+        Err(panic) => Err(format!("storage panicked: {}", message(&*panic))),
+    }
+}
+
+fn failed(text: &str) -> StorageError {
+    StorageError::Io(io::Error::other(text))
 }

@@ -17,9 +17,11 @@ use bytes::Bytes;
 use mio::{Events, Poll, Token, Waker};
 use parking_lot::RwLock;
 
-use super::{Callbacks, Clock, Home, Mail, Mailbox, Reply, Task, Ticket, disk::Disk, now, values};
+use super::{
+    Callbacks, Clock, Home, Mail, Mailbox, Reply, Room, Task, Ticket, Watcher, disk::Disk, now, values,
+};
 use crate::{
-    core::{Core, Event, Input, OpId, Outcome, Output, WatchId},
+    core::{Core, Input, OpId, Outcome, Output, WatchId},
     model::{Members, NodeId},
     partition::Placement,
     storage::Storage,
@@ -47,7 +49,7 @@ pub(crate) struct Shared {
     pub(crate) members: ArcSwap<Members>,
     pub(crate) placement: ArcSwap<Placement>,
     pub(crate) up: RwLock<Vec<NodeId>>,
-    pub(crate) watches: RwLock<BTreeMap<WatchId, Arc<dyn Fn(Event) + Send + Sync>>>,
+    pub(crate) watches: RwLock<BTreeMap<WatchId, Arc<Watcher>>>,
 }
 
 /// What the loop is made of.
@@ -74,6 +76,7 @@ pub(crate) struct EventLoop {
     link_events: Vec<LinkEvent>,
     held: VecDeque<(SocketAddr, Bytes)>,
     more_events: bool,
+    links_changed: bool,
     stop_at_ms: Option<u64>,
 }
 
@@ -99,6 +102,7 @@ impl EventLoop {
             link_events: Vec::new(),
             held: VecDeque::new(),
             more_events: false,
+            links_changed: true,
             stop_at_ms: None,
         }
     }
@@ -127,6 +131,7 @@ impl EventLoop {
             mails.drain(..).for_each(|mail| self.open(mail));
             self.feed(Input::Tick);
             self.send_frames();
+            self.note_who_is_up();
         }
         self.end();
     }
@@ -156,10 +161,12 @@ impl EventLoop {
         for event in std::mem::take(&mut self.link_events) {
             match event {
                 LinkEvent::Up { peer, incarnation, addr } => {
+                    self.links_changed = true;
                     log::info!("node {peer} is up at {addr} (incarnation {incarnation})");
                     self.feed(Input::LinkUp { peer });
                 }
                 LinkEvent::Down { peer } => {
+                    self.links_changed = true;
                     log::info!("node {peer} is down");
                     self.feed(Input::LinkDown { peer });
                 }
@@ -185,6 +192,7 @@ impl EventLoop {
                 self.parts.mailbox.close();
                 let at_ms = now(&*self.parts.clock).mono_ms.saturating_add(within.as_millis() as u64);
                 self.stop_at_ms = Some(self.stop_at_ms.map_or(at_ms, |before| before.min(at_ms)));
+                self.end_waits();
             }
         }
     }
@@ -234,8 +242,9 @@ impl EventLoop {
                 }
             }
             Output::Notify { watch, event } => {
-                if let Some(closure) = self.parts.shared.watches.read().get(&watch).cloned() {
-                    self.parts.callbacks.run(Box::new(move || closure(event)));
+                let watcher = self.parts.shared.watches.read().get(&watch).cloned();
+                if let Some(task) = watcher.and_then(|watcher| watcher.tell(event)) {
+                    self.parts.callbacks.run(task);
                 }
             }
             Output::Publish { members, placement } => self.publish(members, placement),
@@ -244,26 +253,27 @@ impl EventLoop {
                 self.parts.links.dial(now_ms, peer, &addrs);
             }
             Output::HangUp { peer } => {
+                self.links_changed = true;
                 log::info!("node {peer} is silent or gone");
+                if let Some(addr) = self.parts.links.addr_of(peer) {
+                    self.send_frames();
+                    self.parts.transport.close(addr);
+                }
                 self.parts.links.hang_up(peer);
             }
             Output::Notice(text) => log::warn!("{text}"),
         }
-        self.note_who_is_up();
     }
 
-    fn note_who_is_up(&self) {
+    /// Shows callers' threads which peers have a link, if that changed in this turn.
+    fn note_who_is_up(&mut self) {
+        if !std::mem::take(&mut self.links_changed) {
+            return;
+        }
         let links = &self.parts.links;
         let members = self.parts.shared.members.load();
-        let is_up = |id: &NodeId| links.is_up(*id);
-        let same = {
-            let known = self.parts.shared.up.read();
-            let mut up = members.present().map(|m| m.id).filter(is_up);
-            known.iter().all(|id| up.next() == Some(*id)) && up.next().is_none()
-        };
-        if !same {
-            *self.parts.shared.up.write() = members.present().map(|m| m.id).filter(is_up).collect();
-        }
+        let up = members.present().map(|m| m.id).filter(|id| links.is_up(*id)).collect();
+        *self.parts.shared.up.write() = up;
     }
 
     fn publish(&mut self, members: Arc<Members>, placement: Arc<Placement>) {
@@ -280,6 +290,7 @@ impl EventLoop {
                 }
             }));
         }
+        self.links_changed = true;
         self.parts.shared.members.store(members);
         self.parts.shared.placement.store(placement);
     }
@@ -292,11 +303,11 @@ impl EventLoop {
             }
             _ => false,
         };
+        let room = self.parts.mailbox.room(bytes);
         if !missing {
-            self.parts.mailbox.release(bytes);
-            return reply_with(reply, outcome, &*self.parts.callbacks.runner());
+            return reply_with(reply, room, outcome, &*self.parts.callbacks.runner());
         }
-        let (storage, mailbox) = (self.parts.storage.clone(), self.parts.mailbox.clone());
+        let storage = self.parts.storage.clone();
         let run = self.parts.callbacks.runner();
         let fill = move || {
             let outcome = match outcome {
@@ -304,13 +315,18 @@ impl EventLoop {
                 Outcome::Waited(Ok(Some(found))) => Outcome::Waited(values::fill(&*storage, found).map(Some)),
                 other => other,
             };
-            mailbox.release(bytes);
-            reply_with(reply, outcome, &*run);
+            reply_with(reply, room, outcome, &*run);
         };
         match self.parts.disk.is_slow() {
             true => self.parts.disk.run(Box::new(fill)),
             false => fill(),
         }
+    }
+
+    /// Nothing that clients wait for will come any more.
+    fn end_waits(&mut self) {
+        let waits: Vec<OpId> = self.replies.iter().filter(|(_, t)| t.waits).map(|(op, _)| *op).collect();
+        waits.into_iter().for_each(|op| self.finish(op, Outcome::Stopped));
     }
 
     fn send_frames(&mut self) {
@@ -347,18 +363,50 @@ impl EventLoop {
         let mut mails = VecDeque::new();
         self.parts.mailbox.take(&mut mails);
         mails.drain(..).for_each(|mail| self.open(mail));
+        self.stop_replies();
+    }
+
+    /// Tells all who wait that the node has stopped, and runs what closures are left.
+    fn stop_replies(&mut self) {
         for (_, Ticket { reply, bytes, .. }) in std::mem::take(&mut self.replies) {
-            self.parts.mailbox.release(bytes);
-            reply_with(reply, Outcome::Stopped, &*self.parts.callbacks.runner());
+            let room = self.parts.mailbox.room(bytes);
+            reply_with(reply, room, Outcome::Stopped, &*self.parts.callbacks.runner());
         }
-        self.parts.shared.watches.write().clear();
+        let watches = std::mem::take(&mut *self.parts.shared.watches.write());
+        drop(watches);
         self.parts.callbacks.stop();
     }
 }
 
-fn reply_with(reply: Reply, outcome: Outcome, run: &dyn Fn(Task)) {
+/// Where a part of the application (a transport, a partitioner) panics on the loop, the node is over,
+/// and everybody who waits hears of it.
+impl Drop for EventLoop {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            return;
+        }
+        self.parts.mailbox.close();
+        let mut mails = VecDeque::new();
+        self.parts.mailbox.take(&mut mails);
+        let requests = mails.into_iter().filter_map(|mail| match mail {
+            Mail::Request { op, ticket, .. } => Some((op, ticket)),
+            _ => None,
+        });
+        self.replies.extend(requests);
+        self.stop_replies();
+    }
+}
+
+/// Closures that wait to run count as operations under way: their queue is bounded by the same limit.
+fn reply_with(reply: Reply, room: Room, outcome: Outcome, run: &dyn Fn(Task)) {
     match reply {
-        Reply::Handle(set) => set(outcome),
-        Reply::Closure(closure) => run(Box::new(move || closure(outcome))),
+        Reply::Handle(set) => {
+            drop(room);
+            set(outcome);
+        }
+        Reply::Closure(closure) => run(Box::new(move || {
+            drop(room);
+            closure(outcome);
+        })),
     }
 }

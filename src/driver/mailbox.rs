@@ -40,6 +40,8 @@ pub(crate) struct Ticket {
     pub(crate) reply: Reply,
     /// Who hears of each mirror's acknowledgement.
     pub(crate) progress: Option<Arc<dyn Fn(Progress) + Send + Sync>>,
+    /// Whether it waits for others to do something, rather than for something to be done.
+    pub(crate) waits: bool,
     /// Bytes of values that it counts for.
     pub(crate) bytes: u64,
 }
@@ -57,6 +59,19 @@ pub(crate) struct Mailbox {
     max_bytes: u64,
 }
 
+/// What an operation takes of the limits. It ends when this is dropped: when the outcome is set, or
+/// when its closure is about to run.
+pub(crate) struct Room {
+    mailbox: Arc<Mailbox>,
+    bytes: u64,
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        self.mailbox.release(self.bytes);
+    }
+}
+
 impl Mailbox {
     pub(crate) fn new(waker: Arc<Waker>, config: &Config) -> Self {
         Self {
@@ -70,6 +85,20 @@ impl Mailbox {
             max_operations: config.max_operations,
             max_bytes: config.max_operation_bytes,
         }
+    }
+
+    /// Makes room for an operation that is answered without the loop.
+    pub(crate) fn reserve(self: &Arc<Self>) -> Result<Room, SubmitError> {
+        if self.is_closed() {
+            return Err(SubmitError::Stopping);
+        }
+        self.admit(0)?;
+        Ok(Room { mailbox: self.clone(), bytes: 0 })
+    }
+
+    /// The room that a submitted operation was given.
+    pub(crate) fn room(self: &Arc<Self>, bytes: u64) -> Room {
+        Room { mailbox: self.clone(), bytes }
     }
 
     /// Submits a request.
@@ -102,8 +131,7 @@ impl Mailbox {
         self.wake();
     }
 
-    /// An operation has ended.
-    pub(crate) fn release(&self, bytes: u64) {
+    fn release(&self, bytes: u64) {
         self.operations.fetch_sub(1, SeqCst);
         self.bytes.fetch_sub(bytes, SeqCst);
     }

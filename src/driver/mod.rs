@@ -21,10 +21,10 @@ mod values;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 pub use callbacks::Task;
-pub(crate) use callbacks::{Callbacks, Reply};
+pub(crate) use callbacks::{Callbacks, Reply, Watcher};
 pub(crate) use event_loop::{EventLoop, Parts, Shared, WAKER};
 pub(crate) use home::Home;
-pub(crate) use mailbox::{Mail, Mailbox, Ticket};
+pub(crate) use mailbox::{Mail, Mailbox, Room, Ticket};
 pub(crate) use values::fill;
 
 pub(crate) use disk::Disk;

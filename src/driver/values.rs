@@ -3,8 +3,11 @@
 //! Between finding a version and reading its value, a write may replace it. Then what is stored
 //! by now takes its place: a reader gets something newer, never nothing.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use bytes::{Bytes, BytesMut};
 
+use super::callbacks::message;
 use crate::{
     core::Found,
     error::ReadError,
@@ -22,8 +25,14 @@ pub(crate) fn are_missing(siblings: &Siblings) -> bool {
     siblings.records().iter().any(|r| r.value.is_none() && r.version.kind == Kind::Value)
 }
 
-/// Reads the values that are missing. May block where storage is slow.
+/// Reads the values that are missing. May block where storage is slow. A storage that panics has
+/// failed: somebody waits for the answer.
 pub(crate) fn fill(storage: &dyn Storage, found: Found) -> Result<Found, ReadError> {
+    catch_unwind(AssertUnwindSafe(|| look(storage, found)))
+        .unwrap_or_else(|panic| Err(ReadError::Storage(format!("storage panicked: {}", message(&*panic)))))
+}
+
+fn look(storage: &dyn Storage, found: Found) -> Result<Found, ReadError> {
     let Found { key, mut siblings } = found;
     for _ in 0..MAX_LOOKS {
         let mut filled = Vec::with_capacity(siblings.records().len());

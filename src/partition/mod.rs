@@ -41,7 +41,7 @@ pub struct Seat {
 /// Decides who owns what. A pure function: equal arguments, equal answer, on every machine and in
 /// every release of one partitioner.
 ///
-/// What every partitioner promises, held by [`testing::partitioner`](crate::testing) (feature
+/// What every partitioner promises, held by `testing::partitioner` (feature
 /// `testing`): each partition lists every seat exactly once; the order of `seats` does not
 /// matter; when one of N seats comes or goes, the others keep their order relative to each other,
 /// so that about 1/N of the copies move.

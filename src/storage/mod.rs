@@ -6,7 +6,7 @@
 //! [`apply`](Storage::apply) and [`stage`](Storage::stage), any thread of the application calls
 //! [`read`](Storage::read).
 //!
-//! What every storage promises, held by [`testing::storage`](crate::testing) (feature `testing`):
+//! What every storage promises, held by `testing::storage` (feature `testing`):
 //!
 //! - What `apply` answered `Ok` is there after a crash, as far as the storage's durability says.
 //! - A change that failed left either the old state or the new one, never a part.
@@ -15,6 +15,7 @@
 
 mod file;
 mod memory;
+mod metadata;
 mod shards;
 
 use std::{io, sync::Arc};
@@ -24,6 +25,7 @@ use bytes::Bytes;
 pub use self::{
     file::{Durability, FileStorage},
     memory::MemoryStorage,
+    metadata::{decode_version, encode_version},
 };
 use crate::model::{Dot, Key, Record, Version};
 

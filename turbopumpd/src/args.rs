@@ -16,7 +16,7 @@ use crate::{
 
 /// A distributed key-value store: one node of it, behind HTTP and unix sockets.
 ///
-/// Every option can also be given as an environment variable TURBOPUMP_<OPTION>.
+/// Every option can also come from an environment variable: TURBOPUMP_ and its name, as --help shows.
 #[derive(Parser, Clone, Debug)]
 #[command(name = "turbopumpd", version, max_term_width = 110)]
 pub struct Args {

@@ -6,8 +6,8 @@
 use std::sync::Arc;
 
 use crate::{
-    calls,
-    gate::{Exchange, Handler, Reply},
+    calls::{self, Begun, Question},
+    gate::{Exchange, Handler},
     params::{Params, split_target},
     reply,
     server::App,
@@ -42,11 +42,8 @@ impl Does {
     }
 }
 
-/// Answers one call. `Err` is answered at once, nothing was asked of the node then.
-type Call = fn(&Arc<App>, &Params, Asked) -> Result<(), (Asked, Reply)>;
-
-/// A request whose call is known.
-pub type Asked = Exchange;
+/// Begins one call.
+type Call = fn(&Arc<App>, &Params, Question) -> Begun;
 
 struct Route {
     path: &'static str,
@@ -95,12 +92,11 @@ impl Handler for Router {
             exchange.respond(refusal);
             return;
         }
-        let outcome = match Params::parse(query) {
-            Ok(params) => (route.call)(&self.0, &params, exchange),
-            Err(e) => Err((exchange, e.into())),
-        };
-        if let Err((exchange, reply)) = outcome {
-            exchange.respond(reply);
+        let params = Params::parse(query);
+        let question = Question::new(exchange);
+        let begun = params.map_err(Into::into).and_then(|p| (route.call)(&self.0, &p, question.clone()));
+        if let Err(reply) = begun {
+            question.answer(reply);
         }
     }
 }

@@ -28,7 +28,7 @@ use turbopump::{
     Config, Mirrors, Node, Stats,
     partition::Everywhere,
     storage::{Durability, FileStorage, MemoryStorage},
-    transport::UdpTransport,
+    transport::{UdpTransport, UdtTransport},
 };
 
 use crate::{
@@ -58,21 +58,14 @@ pub struct App {
     pub node: Node,
     /// What the gate counts.
     pub gate_stats: Arc<GateStats>,
-    /// Limits that calls check themselves.
-    pub limits: AppLimits,
+    /// The longest value, in bytes.
+    pub max_value_bytes: u64,
     /// Mirrors of a write that names none.
     pub default_mirrors: Mirrors,
     /// Whether every key lives on every node.
     pub is_clone: bool,
     /// When it started.
     pub started: Instant,
-}
-
-/// Limits that calls check themselves.
-#[derive(Clone, Copy, Debug)]
-pub struct AppLimits {
-    /// The longest value.
-    pub max_value_bytes: u64,
 }
 
 impl App {
@@ -111,7 +104,7 @@ pub fn run(args: &Args) -> Result<(), String> {
     let app = Arc::new(App {
         node: node.clone(),
         gate_stats: gate_stats.clone(),
-        limits: AppLimits { max_value_bytes: args.max_value },
+        max_value_bytes: args.max_value,
         default_mirrors: args.mirrors,
         is_clone: args.clone,
         started: Instant::now(),
@@ -189,9 +182,10 @@ fn start_node(args: &Args) -> Result<Node, String> {
     if let Some(advertise) = args.advertise {
         builder = builder.advertise(advertise);
     }
-    if args.udp {
-        builder = builder.transport(UdpTransport::bind(peers));
-    }
+    builder = match args.udp {
+        true => builder.transport(UdpTransport::bind(peers)),
+        false => builder.transport(UdtTransport::bind(peers)),
+    };
     if args.clone {
         builder = builder.partitioner(Everywhere);
     }

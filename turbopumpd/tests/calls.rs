@@ -21,7 +21,9 @@ fn status_says_what_runs() {
     daemon.post("/write?name=a", b"v");
     daemon.post("/write?name=b", b"v");
     daemon.post("/delete?name=b", b"");
-    let status = daemon.get("/status").json();
+    let status = daemon.get("/status");
+    assert!(status.text().starts_with(r#"{"state":"running","node":"one","version":"#), "{}", status.text());
+    let status = status.json();
     assert_eq!((&status["state"], &status["node"]), (&"running".into(), &"one".into()));
     assert_eq!((&status["transport"], &status["store"]), (&"udp".into(), &"memory".into()));
     assert_eq!((&status["mode"], &status["mirrors"]), (&"partition".into(), &2.into()));
@@ -211,6 +213,9 @@ fn the_ring_says_who_owns_what() {
     let of_key = daemon.get("/ring?name=a").json();
     assert!(of_key["partition"].as_u64().unwrap() < 64);
     assert_eq!(of_key["owners"], serde_json::json!(["one"]));
+    daemon.post("/write?name=a&mirrors=7", b"v");
+    assert_eq!(daemon.get("/ring?name=a").json()["mirrors"], 7, "those that it was written with");
+    assert_eq!(daemon.get("/ring?name=a&mirrors=2").json()["mirrors"], 2);
 }
 
 #[test]

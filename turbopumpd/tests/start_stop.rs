@@ -91,8 +91,12 @@ fn a_bad_line_of_the_members_file_is_named() {
 #[test]
 fn it_says_in_one_line_whom_it_serves() {
     let daemon = Daemon::start(&["--name", "one"]);
-    let expected =
-        format!("turbopumpd one serving http://{} unix:{} peers {}", daemon.tcp, daemon.unix.display(), daemon.peers);
+    let expected = format!(
+        "turbopumpd one serving http://{} unix:{} peers {}",
+        daemon.tcp,
+        daemon.unix.display(),
+        daemon.peers
+    );
     assert_eq!(daemon.line, expected);
 }
 
@@ -102,13 +106,19 @@ fn options_come_from_the_environment_too() {
     let path = folder.path().join("sock");
     let mut command = binary();
     command.env("TURBOPUMP_STORE", "memory").env("TURBOPUMP_NAME", "env").env("TURBOPUMP_PORT", "0");
-    command.env("TURBOPUMP_LOCAL_ADDR", &path).env("TURBOPUMP_CLONE", "true").env("TURBOPUMP_HOME", folder.path());
+    command
+        .env("TURBOPUMP_LOCAL_ADDR", &path)
+        .env("TURBOPUMP_CLONE", "true")
+        .env("TURBOPUMP_HOME", folder.path());
     let mut child = command.stdout(std::process::Stdio::null()).spawn().unwrap();
     until("it listens", PATIENCE, || path.exists());
     let status = Client::unix(&path).get("/status").json();
     let _ = child.kill();
     let _ = child.wait();
-    assert_eq!((&status["node"], &status["store"], &status["mode"]), (&"env".into(), &"memory".into(), &"clone".into()));
+    assert_eq!(
+        (&status["node"], &status["store"], &status["mode"]),
+        (&"env".into(), &"memory".into(), &"clone".into())
+    );
     assert_eq!(status["transport"], "udt");
 }
 
@@ -120,6 +130,8 @@ fn a_killed_daemon_comes_back_on_its_addresses_with_its_name_and_what_it_acknowl
     for i in 0..50 {
         assert_eq!(first.post(&format!("/write?name=k{i}"), format!("v{i}").as_bytes()).status, 200);
     }
+    let long: Vec<u8> = (0..3_000_000u32).map(|i| (i % 241) as u8).collect();
+    assert_eq!(first.post("/write?name=long", &long).status, 200);
     let tcp = first.tcp.to_string();
     first.signal("-KILL");
     first.wait_end(PATIENCE);
@@ -127,7 +139,8 @@ fn a_killed_daemon_comes_back_on_its_addresses_with_its_name_and_what_it_acknowl
     let second = Daemon::start_in(folder.path(), &["-l", &tcp]);
     assert!(second.line.contains(&tcp));
     let status = second.get("/status").json();
-    assert_eq!((status["node"].as_str().unwrap(), &status["keys"]), (name.as_str(), &50.into()));
+    assert_eq!((status["node"].as_str().unwrap(), &status["keys"]), (name.as_str(), &51.into()));
+    assert!(second.get("/read?name=long").body == long);
     for i in 0..50 {
         assert_eq!(second.get(&format!("/read?name=k{i}")).text(), format!("v{i}"));
     }
@@ -140,7 +153,8 @@ fn a_stop_ends_within_two_seconds_whatever_hangs() {
         // A peer that is dead, with a write that waits for it.
         daemon.post("/add-peer?uid=dead&ip=127.0.0.1:9", b"");
         let mut unacked = daemon.connect();
-        unacked.send("POST /write?name=a&mirrors=2&ack=all HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\nv");
+        unacked
+            .send("POST /write?name=a&mirrors=2&ack=all HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\nv");
         // A client that reads nothing of a long answer, one that sends half, and idle ones.
         daemon.post("/write?name=long&mirrors=1", &vec![b'x'; 30_000_000]);
         let mut deaf = daemon.connect();
@@ -165,7 +179,9 @@ fn what_runs_when_the_stop_comes_is_answered() {
     let mut daemon = Daemon::start(&[]);
     let mut waiting = daemon.connect();
     waiting.send("GET /wait?name=never&timeout=600 HTTP/1.1\r\nHost: x\r\n\r\n");
-    until("it waits", PATIENCE, || daemon.metric("turbopump_operations") >= 1 || daemon.metric("turbopump_http_connections") >= 2);
+    until("it waits", PATIENCE, || {
+        daemon.metric("turbopump_operations") >= 1 || daemon.metric("turbopump_http_connections") >= 2
+    });
     daemon.signal("-TERM");
     let last = waiting.answer();
     assert_eq!(last.error(), (503, "stopping".into()));
@@ -189,7 +205,9 @@ fn a_quiet_daemon_stops_at_once_and_a_second_signal_does_not_wait() {
     waiting.send("GET /wait?name=never&timeout=600 HTTP/1.1\r\nHost: x\r\n\r\n");
     until("it waits", PATIENCE, || daemon.metric("turbopump_http_connections") >= 2);
     daemon.signal("-TERM");
-    until("it has begun to stop", PATIENCE, || std::os::unix::net::UnixStream::connect(&daemon.unix).is_err());
+    until("it has begun to stop", PATIENCE, || {
+        std::os::unix::net::UnixStream::connect(&daemon.unix).is_err()
+    });
     let _ = std::process::Command::new("kill").args(["-TERM", &daemon.child.id().to_string()]).status();
     let (_, took) = daemon.wait_end(PATIENCE);
     assert!(took < Duration::from_millis(300), "{took:?}");

@@ -2,7 +2,7 @@
 
 use xxhash_rust::xxh3::Xxh3;
 
-/// See the [module](self).
+/// What happened so far.
 pub struct Trace {
     hasher: Xxh3,
     events: u64,

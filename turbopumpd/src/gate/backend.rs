@@ -298,3 +298,53 @@ fn collect(request: &mut Request, secret: &str) -> Option<Vec<u8>> {
         body
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{Read, Write},
+        net::Shutdown,
+        os::unix::net::UnixStream,
+        sync::mpsc,
+    };
+
+    use super::*;
+
+    /// Sends to `tiny_http` itself, ends the sending half, and gives all that comes back.
+    fn around_the_gate(path: &std::path::Path, request: &str) -> String {
+        let mut lane = UnixStream::connect(path).unwrap();
+        lane.write_all(request.as_bytes()).unwrap();
+        lane.shutdown(Shutdown::Write).unwrap();
+        let mut answer = String::new();
+        lane.read_to_string(&mut answer).unwrap();
+        answer
+    }
+
+    #[test]
+    fn a_handler_sees_whole_bodies_that_came_through_the_gate_and_nothing_else() {
+        let (sender, bodies) = mpsc::channel();
+        let handler = move |mut exchange: Exchange| {
+            sender.send(exchange.take_body()).unwrap();
+            exchange.respond(Reply { status: 200, headers: vec![], body: Bytes::new() });
+        };
+        let backend = Backend::new(Box::new(handler), "secret".into(), 2).unwrap();
+        let path = backend.start_server().unwrap();
+        let head =
+            |value: &str| format!("POST /x HTTP/1.1\r\nG: {value}\r\nTransfer-Encoding: chunked\r\n\r\n");
+        let marked = head(&gate_value("secret", Origin::Tcp, Kind::Marked));
+        for (request, status) in [
+            // tiny_http takes an end inside a chunk for the end of the body; the mark does not.
+            (format!("{marked}20\r\nhello, hello"), 500),
+            (format!("{marked}c\r\nhello, hello\r\n"), 500),
+            (format!("{marked}c\r\nhello, hello\r\n0\r\n\r\n"), 500),
+            (format!("{marked}c\r\nhello, hello\r\n6\r\nsecret\r\n0\r\n\r\n"), 200),
+            (format!("{}c\r\nhello, hello\r\n6\r\nsecret\r\n0\r\n\r\n", head("secreXtm")), 403),
+            ("GET /x HTTP/1.1\r\n\r\n".into(), 403),
+        ] {
+            let answer = around_the_gate(&path, &request);
+            assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{request:?}: {answer:?}");
+        }
+        backend.stop();
+        assert_eq!(bodies.try_iter().collect::<Vec<_>>(), [Bytes::from("hello, hello")]);
+    }
+}

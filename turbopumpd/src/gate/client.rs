@@ -11,6 +11,8 @@
 
 use std::{io, time::Instant};
 
+use mio::{Interest, Registry, Token};
+
 use super::{
     chunked::ChunkDecoder,
     head::{BodyFraming, HeadScan},
@@ -165,14 +167,23 @@ impl Client {
     }
 
     /// Writes, and keeps what the socket did not take.
-    pub(super) fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+    pub(super) fn send(&mut self, bytes: &[u8], watch: Watch<'_>) -> io::Result<()> {
         let stream = &mut self.stream;
-        self.output.send(bytes, |b| stream.write(b))
+        self.output.send(bytes, |b| stream.write(b))?;
+        self.watch_writing(watch)
     }
 
-    pub(super) fn flush(&mut self) -> io::Result<()> {
+    pub(super) fn flush(&mut self, watch: Watch<'_>) -> io::Result<()> {
         let stream = &mut self.stream;
-        self.output.flush(|b| stream.write(b))
+        self.output.flush(|b| stream.write(b))?;
+        self.watch_writing(watch)
+    }
+
+    fn watch_writing(&mut self, (registry, token): Watch<'_>) -> io::Result<()> {
+        match self.output.change_of_interest() {
+            Some(interest) => self.stream.reregister(registry, token, interest),
+            None => Ok(()),
+        }
     }
 
     pub(super) fn shrink(&mut self) {
@@ -182,11 +193,15 @@ impl Client {
     }
 }
 
+/// Where and under what name a socket is watched.
+pub(super) type Watch<'a> = (&'a Registry, Token);
+
 /// Bytes that a socket has not taken yet.
 #[derive(Default)]
 pub(super) struct Output {
     bytes: Vec<u8>,
     at: usize,
+    is_watched: bool,
 }
 
 impl Output {
@@ -196,6 +211,18 @@ impl Output {
 
     pub(super) fn len(&self) -> usize {
         self.bytes.len() - self.at
+    }
+
+    /// What the socket is to be watched for from now on, where that changes. Room to write is
+    /// watched only while something waits for it: a unix socket would wake the loop each time
+    /// that the other side reads, which is twice for every request.
+    pub(super) fn change_of_interest(&mut self) -> Option<Interest> {
+        let wants = !self.is_empty();
+        if wants == self.is_watched {
+            return None;
+        }
+        self.is_watched = wants;
+        Some(if wants { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE })
     }
 
     pub(super) fn push(&mut self, bytes: &[u8]) {

@@ -1,8 +1,9 @@
 //! Which request gets which lane, how many lanes there are, and what happens when one breaks.
 //!
 //! Lanes are opened one at a time, each after the one before answered its probe, when there are
-//! fewer than the base or when a request has waited for a while. They are shared by class, so
-//! that requests which wait by nature, or whose bodies crawl, leave room for the quick ones.
+//! fewer than the base, or when a request has waited for a while and most lanes are held up. They
+//! are shared by class, so that requests which wait by nature, or whose bodies crawl, leave room
+//! for the quick ones.
 
 use std::{
     collections::VecDeque,
@@ -117,7 +118,7 @@ impl Looper {
         self.running[waiting.class as usize] += 1;
         client.deadline = client.read_closed.then(|| self.now + self.limits.half_closed_grace);
         let state = std::mem::replace(&mut client.state, State::Running(lane_id));
-        if lane.send(&waiting.bytes).is_err() {
+        if lane.send(&waiting.bytes, (self.poll.registry(), pack(Place::Lane, lane_id))).is_err() {
             self.lane_lost(lane_id);
             return;
         }
@@ -165,6 +166,13 @@ impl Looper {
         self.lanes.len() < self.limits.lanes
             && self.free_lanes.is_empty()
             && (is_waiting(Class::Quick) || is_waiting(Class::Long) || is_waiting(Class::Streaming))
+            && self.brisk_lanes() < self.limits.base_lanes
+    }
+
+    /// Lanes that took their request just now. As long as there are enough of them the queue is
+    /// long because there is much to do, and more threads would only take turns.
+    fn brisk_lanes(&self) -> usize {
+        self.lanes.iter().filter(|(_, l)| l.since + self.limits.grow_after > self.now).count()
     }
 
     fn open_lane(&mut self) -> io::Result<()> {
@@ -174,7 +182,7 @@ impl Looper {
         drop(_proof);
         let token = pack(Place::Lane, self.lanes.next_id());
         let mut lane = Lane::connect(&self.lane_path, self.poll.registry(), token, self.now)?;
-        lane.send(&self.gate_lines.probe)?;
+        lane.send(&self.gate_lines.probe, (self.poll.registry(), token))?;
         self.opening_lane = Some(self.lanes.insert(lane));
         self.stats.lanes.set(self.lanes.len());
         Ok(())

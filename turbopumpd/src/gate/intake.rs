@@ -9,7 +9,7 @@ use super::{
     head::{BodyFraming, RequestHead, leading_empty_lines, parse_head},
     lane::Class,
     refusal::Refusal,
-    run::{Looper, Place},
+    run::{Looper, Place, pack},
     slots::SlotId,
 };
 
@@ -114,7 +114,10 @@ impl Looper {
             self.enqueue(id, request, class, None);
             return;
         }
-        if head.expects_continue && client.input.is_empty() && client.send(CONTINUE).is_err() {
+        if head.expects_continue
+            && client.input.is_empty()
+            && client.send(CONTINUE, (self.poll.registry(), pack(Place::Client, id))).is_err()
+        {
             self.drop_client(id);
             return;
         }
@@ -211,7 +214,7 @@ impl Looper {
             append_chunk(&mut piece, self.secret.as_bytes());
             piece.extend_from_slice(b"0\r\n\r\n");
         }
-        if lane.send(&piece).is_err() {
+        if lane.send(&piece, (self.poll.registry(), pack(Place::Lane, lane_id))).is_err() {
             self.lane_lost(lane_id);
             return false;
         }
@@ -249,7 +252,7 @@ impl Looper {
         let bytes = refusal.to_bytes(client.current.is_head);
         client.state = State::Closing { linger: true };
         client.deadline = Some(self.now + self.limits.write_stall);
-        if client.send(&bytes).is_err() {
+        if client.send(&bytes, (self.poll.registry(), pack(Place::Client, id))).is_err() {
             self.drop_client(id);
             return;
         }

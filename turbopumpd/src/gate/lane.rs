@@ -11,7 +11,10 @@ use std::{
 
 use mio::{Interest, Registry, Token, net::UnixStream};
 
-use super::{client::Output, slots::SlotId};
+use super::{
+    client::{Output, Watch},
+    slots::SlotId,
+};
 
 pub(super) struct Lane {
     pub(super) stream: UnixStream,
@@ -58,7 +61,7 @@ pub(super) enum Class {
 impl Lane {
     pub(super) fn connect(path: &Path, registry: &Registry, token: Token, now: Instant) -> io::Result<Self> {
         let mut stream = UnixStream::connect(path)?;
-        registry.register(&mut stream, token, Interest::READABLE | Interest::WRITABLE)?;
+        registry.register(&mut stream, token, Interest::READABLE)?;
         Ok(Self {
             stream,
             phase: Phase::Opening,
@@ -72,14 +75,23 @@ impl Lane {
         })
     }
 
-    pub(super) fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+    pub(super) fn send(&mut self, bytes: &[u8], watch: Watch<'_>) -> io::Result<()> {
         let stream = &mut self.stream;
-        self.output.send(bytes, |b| stream.write(b))
+        self.output.send(bytes, |b| stream.write(b))?;
+        self.watch_writing(watch)
     }
 
-    pub(super) fn flush(&mut self) -> io::Result<()> {
+    pub(super) fn flush(&mut self, watch: Watch<'_>) -> io::Result<()> {
         let stream = &mut self.stream;
-        self.output.flush(|b| stream.write(b))
+        self.output.flush(|b| stream.write(b))?;
+        self.watch_writing(watch)
+    }
+
+    fn watch_writing(&mut self, (registry, token): Watch<'_>) -> io::Result<()> {
+        match self.output.change_of_interest() {
+            Some(interest) => registry.reregister(&mut self.stream, token, interest),
+            None => Ok(()),
+        }
     }
 
     pub(super) fn read(&mut self, scratch: &mut [u8]) -> io::Result<usize> {

@@ -187,10 +187,21 @@ pub(super) enum Stream {
 
 impl Stream {
     pub(super) fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
-        let interest = Interest::READABLE | Interest::WRITABLE;
         match self {
-            Self::Tcp(s) => registry.register(s, token, interest),
-            Self::Unix(s) => registry.register(s, token, interest),
+            Self::Tcp(s) => registry.register(s, token, Interest::READABLE),
+            Self::Unix(s) => registry.register(s, token, Interest::READABLE),
+        }
+    }
+
+    pub(super) fn reregister(
+        &mut self,
+        registry: &Registry,
+        token: Token,
+        interest: Interest,
+    ) -> io::Result<()> {
+        match self {
+            Self::Tcp(s) => registry.reregister(s, token, interest),
+            Self::Unix(s) => registry.reregister(s, token, interest),
         }
     }
 

@@ -9,7 +9,7 @@ use super::{
     answer::{AnswerHead, parse_answer},
     client::State,
     lane::{Answer, Phase},
-    run::{Looper, Place},
+    run::{Looper, Place, pack},
     slots::SlotId,
 };
 
@@ -25,7 +25,7 @@ impl Looper {
             lane.readable = true;
         }
         if event.is_writable() && !lane.output.is_empty() {
-            if lane.flush().is_err() {
+            if lane.flush((self.poll.registry(), pack(Place::Lane, id))).is_err() {
                 self.lane_lost(id);
                 return;
             }
@@ -137,7 +137,7 @@ impl Looper {
     /// Sends, and says whether the client is still there.
     fn pass_on(&mut self, id: SlotId, bytes: &[u8]) -> bool {
         let Some(client) = self.clients.get_mut(id) else { return false };
-        if client.send(bytes).is_err() {
+        if client.send(bytes, (self.poll.registry(), pack(Place::Client, id))).is_err() {
             self.drop_client(id);
             return false;
         }
@@ -181,7 +181,7 @@ impl Looper {
     pub(super) fn flush_client(&mut self, id: SlotId) -> bool {
         let Some(client) = self.clients.get_mut(id) else { return false };
         let before = client.output.len();
-        if client.flush().is_err() {
+        if client.flush((self.poll.registry(), pack(Place::Client, id))).is_err() {
             self.drop_client(id);
             return false;
         }

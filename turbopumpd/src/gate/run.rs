@@ -122,11 +122,11 @@ impl Looper {
         let mut events = Events::with_capacity(1024);
         self.maintain_lanes();
         loop {
-            if let Err(e) = self.poll.poll(&mut events, self.patience()) {
-                if e.kind() != io::ErrorKind::Interrupted {
-                    log::error!("the gate can't wait for events: {e}");
-                    break;
-                }
+            if let Err(e) = self.poll.poll(&mut events, self.patience())
+                && e.kind() != io::ErrorKind::Interrupted
+            {
+                log::error!("the gate can't wait for events: {e}");
+                break;
             }
             self.now = Instant::now();
             for event in &events {
@@ -293,14 +293,12 @@ impl Looper {
             return;
         }
         log::warn!("a connection can't be accepted: {error}");
-        if self.spare.take().is_some() {
-            if let Ok((mut stream, _)) = self.listeners[listener].accept() {
-                let _ = stream.write(&Refusal::busy().to_bytes(false));
-            }
-            self.spare = File::open("/dev/null").ok();
-        } else {
-            self.spare = File::open("/dev/null").ok();
+        if self.spare.take().is_some()
+            && let Ok((mut stream, _)) = self.listeners[listener].accept()
+        {
+            let _ = stream.write(&Refusal::busy().to_bytes(false));
         }
+        self.spare = File::open("/dev/null").ok();
         self.accept_paused_until = Some(self.now + ACCEPT_PAUSE);
     }
 

@@ -48,7 +48,12 @@ impl Daemon {
 
     /// In a given folder.
     pub fn start_in(folder: &Path, options: &[&str]) -> Self {
-        Self::spawn(binary(), folder, options)
+        Self::spawn(binary(), folder, &[&["--udp", "--port", "0"], options].concat())
+    }
+
+    /// As a member of a cluster: in a given folder, with that peer port and those options alone.
+    pub fn start_member(folder: &Path, port: u16, options: &[&str]) -> Self {
+        Self::spawn(binary(), folder, &[&["--port", &port.to_string()], options].concat())
     }
 
     /// With so few descriptors.
@@ -57,14 +62,15 @@ impl Daemon {
         let mut shell = Command::new("sh");
         shell.arg("-c").arg(format!("ulimit -n {count}; exec \"$0\" \"$@\""));
         shell.arg(env!("CARGO_BIN_EXE_turbopumpd"));
-        let mut daemon = Self::spawn(shell, folder.path(), &[&["--store", "memory"], options].concat());
+        let common = ["--udp", "--port", "0", "--store", "memory"];
+        let mut daemon = Self::spawn(shell, folder.path(), &[&common, options].concat());
         daemon._own = Some(folder);
         daemon
     }
 
     fn spawn(mut command: Command, folder: &Path, options: &[&str]) -> Self {
         let unix = folder.join("sock");
-        command.args(["-l", "127.0.0.1:0", "-l", unix.to_str().unwrap(), "--udp", "--port", "0", "--home"]);
+        command.args(["-l", "127.0.0.1:0", "-l", unix.to_str().unwrap(), "--home"]);
         command.arg(folder).args(options).stdout(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let (sender, receiver) = mpsc::channel();

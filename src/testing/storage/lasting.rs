@@ -1,0 +1,141 @@
+//! Clauses about many threads, and about what is there when a storage is opened again.
+
+use std::{
+    collections::BTreeMap,
+    sync::atomic::{AtomicBool, Ordering},
+};
+
+use super::{StorageSuite, parts::*};
+use crate::{
+    model::{Actor, Dot, Key, Version},
+    storage::{StageId, Storage, StorageError},
+};
+
+/// Writes made by the clause that reads and writes at once.
+const CONCURRENT_WRITES: u64 = 300;
+
+impl<S: Storage> StorageSuite<'_, S> {
+    pub(super) fn concurrent_readers(&self) {
+        let storage = self.made();
+        ok(&storage, &[put("k", version(1, &noise(1, 500)), &noise(1, 500), &[])]);
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| {
+                    let mut newest = 0;
+                    while !done.load(Ordering::Relaxed) {
+                        let found = read(&storage, &key("k"));
+                        assert_eq!(found.len(), 1, "a reader saw a key in the middle of a change");
+                        let version = &found[0].version;
+                        assert!(
+                            version.matches(found[0].value.as_ref().expect("short")),
+                            "bytes of another version"
+                        );
+                        assert!(version.dot.counter >= newest, "a reader went back in time");
+                        newest = version.dot.counter;
+                    }
+                });
+            }
+            // A panic must end the readers too.
+            let writer = scope.spawn(|| {
+                for n in 2..=CONCURRENT_WRITES {
+                    let value = noise(n, 500);
+                    ok(&storage, &[put("k", version(n, &value), &value, &[n - 1])]);
+                }
+            });
+            let outcome = writer.join();
+            done.store(true, Ordering::Relaxed);
+            outcome.expect("the writer");
+        });
+        assert_eq!(dots(&storage, "k"), [CONCURRENT_WRITES]);
+    }
+
+    pub(super) fn concurrent_writers(&self) {
+        let storage = self.made();
+        std::thread::scope(|scope| {
+            for thread in 0..4 {
+                let storage = &storage;
+                scope.spawn(move || {
+                    for n in (1..=30).map(|n| n * 4 + thread) {
+                        let own = format!("own {n}");
+                        ok(
+                            storage,
+                            &[
+                                put("shared", version(n, b"v"), b"v", &[]),
+                                put(&own, version(n, b"w"), b"w", &[]),
+                            ],
+                        );
+                    }
+                });
+            }
+        });
+        assert_eq!(dots(&storage, "shared"), (4..124).collect::<Vec<_>>(), "a sibling was lost");
+        for n in 4..124 {
+            assert_eq!(dots(&storage, &format!("own {n}")), [n]);
+        }
+    }
+
+    pub(super) fn load_shows_all(&self) {
+        let storage = self.made();
+        let expected = fill(&storage);
+        let (found, report) = load(&storage);
+        assert_eq!(found, expected, "load shows what is there");
+        assert_eq!(report.versions as usize, expected.len(), "the report counts the versions");
+        assert!(report.damaged.is_empty(), "{:?}", report.damaged);
+    }
+
+    pub(super) fn reopen_keeps_all(&self) {
+        let Some(reopen) = &self.reopen else { return };
+        let mut storage = self.made();
+        let expected = fill(&storage);
+        for _ in 0..2 {
+            storage = reopen(storage);
+            let (found, report) = load(&storage);
+            assert_eq!(found, expected, "after reopening, exactly what was acknowledged is there");
+            assert!(report.damaged.is_empty(), "{:?}", report.damaged);
+            for (key, dot) in expected.keys() {
+                let all = read(&storage, key);
+                let found = all.iter().find(|r| r.version.dot == *dot).expect("it was shown by load");
+                let value = read_pieces(&storage, key, *dot, 1 << 20);
+                assert!(found.version.matches(&value), "{key:?} {dot}: other bytes after reopening");
+            }
+        }
+    }
+
+    pub(super) fn reopen_forgets_stages(&self) {
+        let Some(reopen) = &self.reopen else { return };
+        let storage = self.made();
+        storage.stage(StageId(1), 0, b"v").expect("staging");
+        let storage = reopen(storage);
+        assert!(load(&storage).0.is_empty(), "a stage is no version");
+        let gone = only(storage.apply(&[commit(1, "k", version(1, b"v"), &[])]));
+        assert!(matches!(gone, Err(StorageError::Missing)), "a stage of an earlier process: {gone:?}");
+    }
+}
+
+/// Some of everything; answers what has to be there then.
+pub(super) fn fill(storage: &impl Storage) -> BTreeMap<(Key, Dot), Version> {
+    let mut expected = BTreeMap::new();
+    let mut changes = Vec::new();
+    for n in 1..=200 {
+        let name = format!("key {}", n % 70);
+        let len = if n % 50 == 0 { 100_000 } else { n as usize };
+        let value = noise(n, len);
+        let mut version = version(n, &value);
+        if n % 7 == 0 {
+            (0..n).for_each(|actor| version.context.add(Actor(actor), n, n + 1));
+        }
+        // Every third one is a sibling of what is there, the others replace it.
+        let replaces = if n % 3 == 0 { vec![] } else { vec![n.saturating_sub(70)] };
+        replaces.iter().for_each(|&old| drop(expected.remove(&(key(&name), dot(old)))));
+        expected.insert((key(&name), version.dot), version.clone());
+        changes.push(put(&name, version, &value, &replaces));
+    }
+    for n in (3..=200).step_by(41) {
+        let name = format!("key {}", n % 70);
+        expected.remove(&(key(&name), dot(n)));
+        changes.push(remove(&name, &[n]));
+    }
+    changes.chunks(37).for_each(|batch| ok(storage, batch));
+    expected
+}

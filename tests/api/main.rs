@@ -1,0 +1,15 @@
+//! What the public interface promises, clause by clause.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod callbacks;
+mod handles;
+mod keys;
+mod limits;
+mod parts;
+mod reads;
+mod start;
+mod support;
+mod watches;
+mod writes;

@@ -1,0 +1,103 @@
+//! Calls about the node itself, its cluster, and who owns what.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+use turbopump::{Key, Member, MemberError, MemberState, Mirrors};
+
+use super::{Begun, Question, begun};
+use crate::{gate::Reply, metrics as text, outcome, params::Params, reply, server::App};
+
+/// `GET /status`.
+pub fn status(app: &Arc<App>, _: &Params, question: Question) -> Begun {
+    let shared = app.clone();
+    begun(app.node.stats().submit(move |stats| {
+        question.answer(match stats {
+            Ok(stats) => reply::ok(&shared.status(&stats)),
+            Err(e) => outcome::not_read(&e),
+        });
+    }))
+}
+
+/// `GET /metrics`.
+pub fn metrics(app: &Arc<App>, _: &Params, question: Question) -> Begun {
+    let gate = app.gate_stats.clone();
+    begun(app.node.stats().submit(move |stats| {
+        question.answer(match stats {
+            Ok(stats) => reply::text(text::CONTENT_TYPE, text::render(&stats, &gate)),
+            Err(e) => outcome::not_read(&e),
+        });
+    }))
+}
+
+/// `GET /membership`.
+pub fn membership(app: &Arc<App>, _: &Params, question: Question) -> Begun {
+    question.answer(members(app));
+    Ok(())
+}
+
+/// `POST /add-peer`.
+pub fn add_peer(app: &Arc<App>, params: &Params, question: Question) -> Begun {
+    let change = app.node.add_member(params.node_id()?, params.addrs()?);
+    let shared = app.clone();
+    begun(change.submit(move |result| question.answer(changed(&shared, result))))
+}
+
+/// `POST /remove-peer`.
+pub fn remove_peer(app: &Arc<App>, params: &Params, question: Question) -> Begun {
+    let change = app.node.remove_member(params.node_id()?);
+    let shared = app.clone();
+    begun(change.submit(move |result| question.answer(changed(&shared, result))))
+}
+
+fn changed(app: &App, result: Result<(), MemberError>) -> Reply {
+    match result {
+        Ok(()) => members(app),
+        Err(e) => outcome::not_changed(&e),
+    }
+}
+
+fn members(app: &App) -> Reply {
+    let members: Vec<Value> = app.node.members().iter().map(|m| member(&m.member, m.up)).collect();
+    reply::ok(&json!({"self": app.node.id().as_str(), "members": members}))
+}
+
+fn member(m: &Member, up: bool) -> Value {
+    let state = match (m.state, up) {
+        (MemberState::Leaving, _) => "leaving",
+        (MemberState::Removed, _) => "removed",
+        (MemberState::Active, true) => "up",
+        (MemberState::Active, false) => "down",
+    };
+    let addrs: Vec<String> = m.addrs.iter().map(ToString::to_string).collect();
+    json!({"id": m.id.as_str(), "addrs": addrs, "state": state, "weight": m.weight})
+}
+
+/// `GET /ring`.
+pub fn ring(app: &Arc<App>, params: &Params, question: Question) -> Begun {
+    let key = params.key_or_none()?;
+    let known = || key.as_ref().and_then(|key| mirrors_here(app, key));
+    let mirrors = params.mirrors()?.or_else(known).unwrap_or(app.default_mirrors);
+    let placement = app.node.placement();
+    let nodes: Vec<Value> = placement
+        .shares(mirrors)
+        .into_iter()
+        .map(|(id, partitions)| json!({"id": id.as_str(), "partitions": partitions}))
+        .collect();
+    let mut answer =
+        json!({"partitions": placement.partitions().get(), "mirrors": mirrors.0, "nodes": nodes});
+    if let Some(key) = key {
+        let owners: Vec<String> = placement.owners(key.hash64(), mirrors).map(|id| id.to_string()).collect();
+        answer["name"] = key.as_str().into();
+        answer["partition"] = placement.partition(key.hash64()).0.into();
+        answer["owners"] = owners.into();
+    }
+    question.answer(reply::ok(&answer));
+    Ok(())
+}
+
+/// The mirrors of a key, where this node holds it.
+fn mirrors_here(app: &App, key: &Key) -> Option<Mirrors> {
+    let reading = app.node.get(key).local_only().now().ok()?.ok()?;
+    reading.records().iter().map(|r| r.version.mirrors).max()
+}

@@ -1,0 +1,113 @@
+//! Calls that read a key.
+
+use std::sync::Arc;
+
+use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
+use bytes::Bytes;
+use serde_json::{Value, json};
+use turbopump::{Dot, Read, ReadError, Reading, Record};
+
+use super::{Begun, Question, begun};
+use crate::{
+    gate::Reply,
+    outcome,
+    params::{DEFAULT_WAIT, Params},
+    reply::{self, Conditions},
+    server::App,
+};
+
+/// `GET /read`.
+pub fn read(app: &Arc<App>, params: &Params, question: Question) -> Begun {
+    let (key, read, is_local) = (params.key()?, params.read()?, params.flag("local")?);
+    let wanted = Wanted { version: params.version()?, all: params.all_siblings()? };
+    let mut get = app.node.get(&key).read(read.unwrap_or(Read::One));
+    if is_local {
+        get = get.local_only();
+    }
+    let conditions = question.conditions();
+    let answer = move |result: Result<Reading, ReadError>| match result {
+        Ok(reading) => found(&reading, &wanted, &conditions),
+        Err(e) => outcome::not_read(&e),
+    };
+    match get.now() {
+        Ok(result) => {
+            question.answer(answer(result));
+            Ok(())
+        }
+        Err(get) => begun(get.submit(move |result| question.answer(answer(result)))),
+    }
+}
+
+struct Wanted {
+    version: Option<Dot>,
+    all: bool,
+}
+
+fn found(siblings: &Reading, wanted: &Wanted, conditions: &Conditions) -> Reply {
+    let live: Vec<&Record> = siblings.values().collect();
+    if wanted.all && !live.is_empty() {
+        let list: Vec<Value> =
+            live.iter().filter(|r| wanted.version.is_none_or(|v| r.version.dot == v)).map(sibling).collect();
+        let mut reply = reply::ok(&Value::Array(list));
+        reply.headers.push(("Turbopump-Context", siblings.context().to_string()));
+        reply.headers.push(("Turbopump-Siblings", live.len().to_string()));
+        return reply;
+    }
+    let record = match wanted.version {
+        Some(version) => live.iter().find(|r| r.version.dot == version).copied(),
+        None => live.first().copied(),
+    };
+    let Some(record) = record else {
+        let mut reply = match wanted.version {
+            Some(_) if !live.is_empty() => reply::error(
+                404,
+                "no_such_version",
+                "This version of the key is not there; read without one.",
+            ),
+            _ => outcome::no_such_key(),
+        };
+        if !siblings.is_empty() {
+            // Of a deleted key: what it takes to write it again.
+            reply.headers.push(("Turbopump-Context", siblings.context().to_string()));
+        }
+        return reply;
+    };
+    let headers = reply::version_headers(siblings, record, live.len());
+    match &record.value {
+        Some(value) => conditions.answer(headers, value.clone()),
+        None => reply::error(500, "storage", "The value could not be read whole; try again."),
+    }
+}
+
+fn sibling(record: &&Record) -> Value {
+    json!({
+        "version": record.version.dot.to_string(),
+        "size": record.version.len,
+        "written_ms": record.version.written_ms,
+        "value": BASE64.encode(record.value.as_deref().unwrap_or_default()),
+    })
+}
+
+/// `GET /wait`.
+pub fn wait(app: &Arc<App>, params: &Params, question: Question) -> Begun {
+    let (key, context, timeout) = (params.key()?, params.context()?, params.timeout()?);
+    let mut wait = app.node.wait_for(&key).timeout(timeout.unwrap_or(DEFAULT_WAIT));
+    if let Some(context) = context {
+        wait = wait.context(context);
+    }
+    begun(wait.submit(move |result| {
+        question.answer(match result {
+            Ok(None) | Err(ReadError::TimedOut { .. }) => reply::nothing(),
+            Ok(Some(reading)) => came(&reading),
+            Err(e) => outcome::not_read(&e),
+        });
+    }))
+}
+
+/// The headers of a read; the bytes are for a read to fetch.
+fn came(siblings: &Reading) -> Reply {
+    let live: Vec<&Record> = siblings.values().collect();
+    let newest = live.first().copied().or(siblings.records().first());
+    let headers = newest.map(|r| reply::version_headers(siblings, r, live.len())).unwrap_or_default();
+    Reply { status: 200, headers, body: Bytes::new() }
+}

@@ -1,0 +1,92 @@
+//! The gate's queue and what becomes of requests that nobody answers: with a handler of its own,
+//! since no call of the daemon can be held still.
+
+mod support;
+
+use std::{
+    sync::{Arc, mpsc},
+    time::Duration,
+};
+
+use support::{Client, PATIENCE, until};
+use turbopumpd::gate::{Exchange, Gate, GateParts, GateStats, Limits, ListenAt, Listener, Reply};
+
+fn ok() -> Reply {
+    Reply { status: 200, headers: vec![], body: bytes::Bytes::from_static(b"done") }
+}
+
+#[test]
+fn requests_beyond_the_queue_are_refused_as_busy_and_those_in_it_are_served() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("sock");
+    let (sender, held) = mpsc::channel();
+    let stats = Arc::new(GateStats::default());
+    let gate = Gate::start(GateParts {
+        listeners: vec![Listener::bind(&ListenAt::Unix(path.clone())).unwrap()],
+        limits: Limits { base_lanes: 2, lanes: 2, long_lanes: 1, queued_requests: 3, ..Limits::default() },
+        stats: stats.clone(),
+        is_long: |target| target.starts_with("/long"),
+        handler_threads: 1,
+        handler: Box::new(move |exchange: Exchange| sender.send(exchange).unwrap()),
+    })
+    .unwrap();
+    let ask = |target: &str| {
+        let mut client = Client::unix(&path);
+        client.send(format!("GET {target} HTTP/1.1\r\nHost: x\r\n\r\n"));
+        client
+    };
+    let mut long = ask("/long/1");
+    let first = held.recv_timeout(PATIENCE).unwrap();
+    // The second one waits, although a lane is free: that one is for quick requests.
+    let mut second_long = ask("/long/2");
+    until("it waits", PATIENCE, || stats.queued.value() == 1);
+    let mut quick = ask("/quick/1");
+    let second = held.recv_timeout(PATIENCE).unwrap();
+    assert_eq!(second.target(), "/quick/1");
+    let mut waiting = [ask("/quick/2"), ask("/quick/3")];
+    until("they wait", PATIENCE, || stats.queued.value() == 3);
+    let busy = ask("/quick/4").answer();
+    assert_eq!(busy.error(), (503, "busy".into()));
+    assert_eq!(busy.header("retry-after"), "1");
+    second.respond(ok());
+    assert_eq!(quick.answer().text(), "done");
+    for client in &mut waiting {
+        held.recv_timeout(PATIENCE).unwrap().respond(ok());
+        assert_eq!(client.answer().status, 200);
+    }
+    first.respond(ok());
+    assert_eq!(long.answer().status, 200);
+    held.recv_timeout(PATIENCE).unwrap().respond(ok());
+    assert_eq!(second_long.answer().status, 200);
+    gate.stop(Duration::from_secs(1));
+    assert!(!path.exists());
+}
+
+#[test]
+fn a_handler_that_panics_or_forgets_answers_500_and_the_next_request_is_served() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("sock");
+    let gate = Gate::start(GateParts {
+        listeners: vec![Listener::bind(&ListenAt::Unix(path.clone())).unwrap()],
+        limits: Limits::default(),
+        stats: Arc::default(),
+        is_long: |_| false,
+        handler_threads: 1,
+        handler: Box::new(|exchange: Exchange| match exchange.target() {
+            "/panic" => panic!("on purpose"),
+            "/forget" => drop(exchange),
+            "/evil" => exchange.respond(Reply { headers: vec![("X", "a\r\nEvil: 1\u{e9}".into())], ..ok() }),
+            _ => exchange.respond(ok()),
+        }),
+    })
+    .unwrap();
+    let mut client = Client::unix(&path);
+    for _ in 0..3 {
+        assert_eq!(client.get("/panic").error(), (500, "internal".into()));
+        assert_eq!(client.get("/forget").error(), (500, "internal".into()));
+        assert_eq!(client.get("/").text(), "done");
+    }
+    let evil = client.get("/evil");
+    assert!(!evil.headers.contains_key("evil"), "{:?}", evil.headers);
+    gate.stop(Duration::from_secs(1));
+}
