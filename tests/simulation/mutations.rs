@@ -11,9 +11,9 @@ const MUTATIONS: [(&str, u64); 6] = [
     ("ack_before_store", 50),
     ("reused_dot", 50),
     ("handoff_before_the_ack", 50),
-    ("handoff_of_stored_only", 3_000),
+    ("handoff_of_stored_only", 300),
     ("forgotten_sibling", 50),
-    ("range_cut_short", 1_000),
+    ("range_cut_short", 100),
 ];
 
 /// Goal: a simulator that finds nothing is one that works. Method: plant bugs and see it fail.
