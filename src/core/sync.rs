@@ -169,9 +169,8 @@ impl Core {
         let whole = self.partitions.bounds(first).0 == low && self.partitions.bounds(last).1 == high;
         let mut sum = Sum::default();
         if whole {
-            for partition in (first.0..=last.0).map(crate::partition::Partition) {
-                if self.shared(peer, mirrors, partition) {
-                    let part = self.index.trees().sum(mirrors, partition.0);
+            for (partition, part) in self.index.trees().sums(mirrors, first.0, last.0) {
+                if self.shared(peer, mirrors, crate::partition::Partition(partition)) {
                     sum.keys += part.keys;
                     sum.sum = sum.sum.wrapping_add(part.sum);
                 }
