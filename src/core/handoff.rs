@@ -104,6 +104,8 @@ impl Core {
             return self.give_away(key);
         };
         lacking.retain(|(_, dot)| self.index.has_pending(key) || self.index.find(key, *dot).is_some());
+        #[cfg(turbopump_mutation = "handoff_before_the_ack")]
+        lacking.clear();
         if !lacking.is_empty() || self.index.has_pending(key) {
             self.handoff.lacking.insert(key.clone(), lacking);
             return;
@@ -204,6 +206,8 @@ impl Core {
         }
         // Those on their way to storage too: nobody else speaks for them once the key stands here.
         let dots: Vec<Dot> = self.index.all(key).map(|v| v.dot).collect();
+        #[cfg(turbopump_mutation = "handoff_of_stored_only")]
+        let dots: Vec<Dot> = self.index.stored(key).map(|v| v.dot).collect();
         let owners: Vec<NodeId> = self.placement.owners(key.hash64(), widest).collect();
         if owners.is_empty() {
             return;

@@ -168,6 +168,8 @@ impl Index {
             let version = held.version.clone();
             // A pending one that it covers went to storage before, and was removed there with it.
             entry.retain(|h| !version.covers(h.version.dot));
+            #[cfg(turbopump_mutation = "forgotten_sibling")]
+            entry.retain(|h| h.version.dot == dot || !h.stored);
             Some(version)
         })
     }

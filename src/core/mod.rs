@@ -292,6 +292,8 @@ impl Core {
         members.merge(&this);
         let placement = Arc::new(Placement::new(&*setup.partitioner, &members, setup.partitions));
         let naming = Naming::new(chance.next_u64());
+        #[cfg(turbopump_mutation = "reused_dot")]
+        let naming = Naming::new(this.id.as_str().bytes().map(u64::from).sum());
         Self {
             me: this.id,
             index: Index::new(setup.partitions, setup.partitioner.everywhere()),

@@ -240,6 +240,8 @@ impl Core {
             Verdict::Overtaken(by) => return self.await_store(by, waiter),
             Verdict::Known => return self.tell(waiter, AckStatus::Known),
         };
+        #[cfg(turbopump_mutation = "ack_before_store")]
+        self.tell(waiter, AckStatus::Stored);
         self.index.begin(key, version.clone());
         self.handoff_begun(key, &version);
         self.writes.storing.insert(dot, vec![waiter]);

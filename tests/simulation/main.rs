@@ -2,6 +2,7 @@
 //!
 //! A failing seed prints the command that replays it with every event.
 
+mod mutations;
 mod scenarios;
 
 use std::{env, time::Instant};
@@ -45,6 +46,9 @@ fn promises_hold_for_new_seeds() {
             Err(failure) => {
                 failed += 1;
                 println!("{failure}\n");
+                if number("TURBOPUMP_STOP_AT_FIRST").is_some() {
+                    break;
+                }
             }
         }
     }
