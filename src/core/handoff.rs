@@ -76,18 +76,21 @@ impl Core {
             return;
         }
         let owners: Vec<NodeId> = self.placement.owners(key.hash64(), version.mirrors).collect();
+        let mut dots = vec![version.dot];
+        if !self.handoff.lacking.contains_key(key) {
+            // The walk has not come here yet, or what was known was let go of: older ones count too.
+            dots = self.index.all(key).map(|v| v.dot).collect();
+        }
         let lacking = self.handoff.lacking.entry(key.clone()).or_default();
-        lacking.extend(owners.into_iter().map(|id| (id, version.dot)));
+        lacking.extend(owners.iter().flat_map(|id| dots.iter().map(|dot| (*id, *dot))));
         let due_ms = self.now.mono_ms + REPEAT_MS;
         self.timers.set_earlier(Timer::Handoff, due_ms);
     }
 
-    /// A version will not be kept here after all.
-    pub(super) fn handoff_dropped(&mut self, key: &Key, dot: Dot) {
-        if let Some(lacking) = self.handoff.lacking.get_mut(key) {
-            lacking.retain(|(_, d)| *d != dot);
-            self.handoff_stored(key);
-        }
+    /// A version will not be kept here after all. What is here may have counted on it.
+    pub(super) fn handoff_dropped(&mut self, key: &Key) {
+        self.handoff.lacking.remove(key);
+        self.give_away(key);
     }
 
     pub(super) fn handoff_acknowledged(&mut self, peer: NodeId, key: &Key, dot: Dot) {

@@ -267,7 +267,7 @@ impl Core {
                 let known = self.index.context(key);
                 self.naming.forget(key, &known);
                 self.index.abort(key, dot);
-                self.handoff_dropped(key, dot);
+                self.handoff_dropped(key);
                 self.write_failed(dot, &error);
                 self.read_failed(dot);
                 self.notice(format!("storing a version of {key:?} failed: {error}"));
