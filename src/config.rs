@@ -33,6 +33,9 @@ pub enum Read {
     All,
 }
 
+/// The longest value that any node takes, in bytes: what [`Config::max_value_bytes`] may be at most.
+pub(crate) const MAX_VALUE_BYTES: u64 = 1 << 30;
+
 /// How a node behaves. `Config::default()` suits a cluster of a few to some tens of nodes.
 ///
 /// Durations are counted in whole milliseconds. A value out of bounds is refused at start by
@@ -77,7 +80,8 @@ pub struct Config {
     /// Threads that storages which are slow work on. Default 2, 1 to 64. One key is always
     /// handled by the same one, so its changes keep their order.
     pub disk_threads: usize,
-    /// Jobs waiting for the disk threads; past it writes are refused as busy. Default 65,536.
+    /// Jobs waiting for the disk threads; past it writes are refused as busy, and peers that ask
+    /// for values are not answered. Default 65,536.
     pub max_disk_jobs: usize,
 }
 
@@ -133,7 +137,7 @@ impl Config {
         if !(1..=64).contains(&self.disk_threads) {
             return Err(format!("disk_threads is {}, it must be from 1 to 64", self.disk_threads));
         }
-        if self.max_value_bytes > 1 << 30 {
+        if self.max_value_bytes > MAX_VALUE_BYTES {
             return Err(format!("max_value_bytes is {}, it must be at most 1 GiB", self.max_value_bytes));
         }
         Ok(())

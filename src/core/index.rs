@@ -17,7 +17,7 @@ use smallvec::SmallVec;
 
 use crate::{
     digest::{Sum, Trees, key_digest},
-    model::{Context, Dot, Key, Kind, Mirrors, Version},
+    model::{Context, Dot, Key, Kind, MAX_KEY_BYTES, Mirrors, Version},
     partition::PartitionCount,
 };
 
@@ -227,12 +227,18 @@ impl Index {
         prefix: &'a str,
         after: Option<&'a str>,
     ) -> impl Iterator<Item = &'a Key> + 'a {
-        let from = match after {
-            Some(after) if after >= prefix => Key::new(after).map_or(Bound::Unbounded, Bound::Excluded),
-            _ => Key::new(prefix).map_or(Bound::Unbounded, Bound::Included),
-        };
+        // A key's name that is too long for one: those behind it are behind its beginning, too.
+        let after = after.filter(|after| *after >= prefix);
+        let name = after.unwrap_or(prefix);
+        let mut end = name.len().min(MAX_KEY_BYTES);
+        while !name.is_char_boundary(end) {
+            end -= 1;
+        }
+        let from = Key::new(&name[..end]).map_or(Bound::Unbounded, Bound::Included);
         let names = self.names.range((from, Bound::Unbounded));
-        names.take_while(move |key| key.as_str().starts_with(prefix))
+        names
+            .skip_while(move |key| after.is_some_and(|after| key.as_str() <= after))
+            .take_while(move |key| key.as_str().starts_with(prefix))
     }
 
     fn entry(&self, key: &Key) -> &[Held] {

@@ -120,9 +120,9 @@ impl Core {
         match self.members.find(id) {
             Some(known) if known.is_present() => {
                 let addrs = std::mem::take(&mut entry.addrs);
-                entry = Member { addrs, revision: known.revision + 1, ..known.clone() };
+                entry = Member { addrs, revision: known.revision.saturating_add(1), ..known.clone() };
             }
-            Some(known) => entry.generation = known.generation + 1,
+            Some(known) => entry.generation = known.generation.saturating_add(1),
             None if self.members.all().count() >= MAX_MEMBERS => {
                 return Err(MemberError::Limit(format!("the list has its {MAX_MEMBERS} entries")));
             }
@@ -140,7 +140,8 @@ impl Core {
             return Err(MemberError::Myself(id));
         }
         let known = self.members.find(id).filter(|m| m.is_present()).ok_or(MemberError::Unknown(id))?;
-        let removed = Member { state: MemberState::Removed, revision: known.revision + 1, ..known.clone() };
+        let revision = known.revision.saturating_add(1);
+        let removed = Member { state: MemberState::Removed, revision, ..known.clone() };
         // Those that are up hear of it at once, the removed one included: it has a link until then.
         let mut entries = vec![removed.clone()];
         entries.extend(self.members.find(self.me).cloned());
@@ -164,7 +165,7 @@ impl Core {
             return self.members.merge(news);
         }
         self.removed = false;
-        let revision = news.revision.max(mine.revision) + 1;
+        let revision = news.revision.max(mine.revision).saturating_add(1);
         self.members.merge(&Member { generation: news.generation, revision, ..mine })
     }
 

@@ -26,6 +26,8 @@ mod outbox;
 mod read;
 mod request;
 mod sync;
+#[cfg(test)]
+mod tests;
 mod timers;
 mod transfer;
 mod watch;
@@ -240,6 +242,7 @@ pub struct Setup {
 enum Purpose {
     Store { key: Key, dot: Dot },
     Remove,
+    Mend { key: Key, dot: Dot },
     Copies { peer: NodeId, key: Key },
     Reply { peer: NodeId, tag: u64, values: bool },
     Piece { peer: NodeId, tag: u64, offset: u64 },
@@ -447,6 +450,7 @@ impl Core {
         match (self.jobs.remove(&job), result) {
             (Some(Purpose::Store { key, dot }), Done::Changed(result)) => self.store_done(&key, dot, result),
             (Some(Purpose::Remove), Done::Changed(result)) => self.remove_done(result),
+            (Some(Purpose::Mend { key, dot }), Done::Changed(result)) => self.mended(&key, dot, result),
             (Some(Purpose::Copies { peer, key }), Done::Records(result)) => {
                 self.copies_loaded(peer, &key, result);
             }

@@ -149,7 +149,8 @@ impl Core {
 
     pub(super) fn copies_loaded(&mut self, to: NodeId, key: &Key, result: Result<Vec<Record>, String>) {
         let Some(peer) = self.peers.get_mut(&to) else { return };
-        peer.loading -= 1;
+        // A peer that was removed and added again in between does not count it.
+        peer.loading = peer.loading.saturating_sub(1);
         let records = match result {
             Ok(records) => records,
             Err(error) => {

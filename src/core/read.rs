@@ -26,6 +26,7 @@ use crate::{
     config::Read,
     error::ReadError,
     model::{Dot, Key, Mirrors, NodeId, Record, Siblings, Version},
+    storage::Change,
     wire::{AckStatus, Message},
 };
 
@@ -46,6 +47,10 @@ pub(crate) struct ReadOperation {
     read: Read,
     /// Ends as the outcome of a wait.
     waited: bool,
+    /// What this node holds turned out to be damaged: it takes the owners' copies in its place.
+    distrust: bool,
+    /// These are on their way.
+    refetched: bool,
     owners: Vec<NodeId>,
     to_ask: Vec<NodeId>,
     tags: Vec<(u64, NodeId)>,
@@ -113,6 +118,8 @@ impl Core {
             key,
             read,
             waited,
+            distrust,
+            refetched: false,
             owners,
             to_ask,
             tags: Vec::new(),
@@ -162,7 +169,10 @@ impl Core {
             let records = Some(self.held(&key));
             return self.send(from, Message::ReadReply { tag, records });
         }
-        self.work(Purpose::Reply { peer: from, tag, values }, Work::Read(key));
+        // One that is refused in silence is asked again, or another owner is.
+        if self.jobs.len() < self.config.max_disk_jobs {
+            self.work(Purpose::Reply { peer: from, tag, values }, Work::Read(key));
+        }
     }
 
     pub(super) fn reply_loaded(
@@ -363,9 +373,11 @@ impl Core {
         let missing: Vec<Arc<Version>> =
             read.found.live(wall_ms).filter(|r| r.value.is_none()).map(|r| r.version.clone()).collect();
         let holders = read.answers.clone();
+        // Once: what was mended is read from here.
+        let anew = read.distrust && !std::mem::replace(&mut read.refetched, true);
         let mut waits = false;
         for version in missing {
-            if self.index.find(&key, version.dot).is_some() {
+            if self.index.find(&key, version.dot).is_some() && !anew {
                 continue;
             }
             let holder = holders.iter().find(|(id, dots)| *id != self.me && dots.contains(&version.dot));
@@ -395,7 +407,13 @@ impl Core {
         for record in read.found.records() {
             let (version, dot) = (&record.version, record.version.dot);
             let held = self.index.find(&read.key, dot).is_some();
-            if !held
+            if held
+                && read.distrust
+                && let Some(value) = &record.value
+            {
+                let (key, version, value) = (read.key.clone(), version.clone(), value.clone());
+                self.mend(&version.clone(), Change::Put { key, version, value, replaces: Vec::new() });
+            } else if !held
                 && self.owns(self.me, &read.key, version.mirrors)
                 && let Some(value) = &record.value
             {
@@ -409,6 +427,31 @@ impl Core {
                     Some(value) if !held => self.send_copy(*id, &read.key, version, value),
                     _ => self.owe(*id, &read.key),
                 }
+            }
+        }
+    }
+
+    /// Keeps good bytes in the place of damaged ones. Says whether it does: not where something newer
+    /// is on its way to storage.
+    pub(super) fn mend(&mut self, version: &Arc<Version>, change: Change) -> bool {
+        let (key, dot) = (change.key().clone(), version.dot);
+        let is_wanted = self.index.find(&key, dot) == Some(version) && !self.index.has_pending(&key);
+        if is_wanted {
+            self.work(Purpose::Mend { key, dot }, Work::Change(change));
+        }
+        is_wanted
+    }
+
+    pub(super) fn mended(&mut self, key: &Key, dot: Dot, result: Result<(), String>) {
+        match result {
+            Ok(()) => {
+                self.notice(format!("a damaged copy of {key:?} was replaced with an owner's good one"));
+                self.read_stored(dot);
+            }
+            Err(error) => {
+                self.counters.storage_failed += 1;
+                self.notice(format!("a damaged copy of {key:?} can't be replaced: {error}"));
+                self.read_failed(dot);
             }
         }
     }

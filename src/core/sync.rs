@@ -27,6 +27,9 @@ use crate::{
 const PARTS: u64 = 16;
 /// Ranges with at most so many keys on both sides together are listed instead of cut.
 const MAX_LIST_KEYS: u64 = 32;
+/// Keys looked at of a range that a peer lists. It lists ranges with few keys only; one that grew
+/// since then is cut anew in the next round.
+pub(super) const MAX_HELD_KEYS: usize = 1_024;
 /// Ranges looked at per sync interval, however many differ: what bounds the cost of a permanent
 /// difference, and of a peer that asks without end.
 const MAX_RANGES_PER_INTERVAL: u64 = 100_000;
@@ -98,7 +101,7 @@ impl Core {
             if mine == *range {
                 continue;
             }
-            if mine.keys + range.keys <= MAX_LIST_KEYS || low == high {
+            if mine.keys.saturating_add(range.keys) <= MAX_LIST_KEYS || low == high {
                 lists.push(self.list(from, mirrors, low, high));
             } else {
                 let cut = |(low, high)| self.range_digest(from, mirrors, low, high);
@@ -124,6 +127,9 @@ impl Core {
                 return;
             }
             let mine = self.list(from, *mirrors, *low, *high).keys;
+            if mine.len() > MAX_HELD_KEYS {
+                continue;
+            }
             let to_give: Vec<u64> = mine.iter().filter(|k| !keys.contains(k)).map(|k| k.hash).collect();
             let wanted: Vec<u64> = keys.iter().filter(|k| !mine.contains(k)).map(|k| k.hash).collect();
             self.on_want(from, *mirrors, &to_give);
@@ -166,9 +172,8 @@ impl Core {
         let whole = self.partitions.bounds(first).0 == low && self.partitions.bounds(last).1 == high;
         let mut sum = Sum::default();
         if whole {
-            for partition in (first.0..=last.0).map(crate::partition::Partition) {
-                if self.shared(peer, mirrors, partition) {
-                    let part = self.index.trees().sum(mirrors, partition.0);
+            for (partition, part) in self.index.trees().sums(mirrors, first.0, last.0) {
+                if self.shared(peer, mirrors, crate::partition::Partition(partition)) {
                     sum.keys += part.keys;
                     sum.sum = sum.sum.wrapping_add(part.sum);
                 }
@@ -184,7 +189,7 @@ impl Core {
     fn list(&self, peer: NodeId, mirrors: Mirrors, low: u64, high: u64) -> RangeList {
         let shared = |hash| self.shared(peer, mirrors, self.partitions.of(hash));
         let all = self.index.range(mirrors, low, high).filter(|(hash, ..)| shared(*hash));
-        let keys = all.map(|(hash, _, digest)| HashedKey { hash, digest }).collect();
+        let keys = all.map(|(hash, _, digest)| HashedKey { hash, digest }).take(MAX_HELD_KEYS + 1).collect();
         RangeList { mirrors, low, high, keys }
     }
 

@@ -21,8 +21,9 @@ use super::{
     write::{Content, Waiter},
 };
 use crate::{
+    config::MAX_VALUE_BYTES,
     model::{Dot, Key, NodeId, Version},
-    storage::StageId,
+    storage::{Change, StageId},
     wire::{AckStatus, Message},
 };
 
@@ -80,6 +81,9 @@ impl Core {
         key: Key,
         version: Arc<Version>,
     ) -> AckStatus {
+        if version.len == 0 || version.len > MAX_VALUE_BYTES {
+            return AckStatus::Failed;
+        }
         let waiter = tag.map_or(Waiter::Nobody, |tag| Waiter::Peer(from, tag));
         if let Some(transfer) = self.transfers.running.get_mut(&version.dot) {
             if !transfer.waiters.contains(&waiter) {
@@ -110,6 +114,9 @@ impl Core {
 
     pub(super) fn on_fetch(&mut self, from: NodeId, tag: u64, key: Key, dot: Dot, offset: u64, len: u32) {
         let len = (len as usize).min(self.piece_bytes());
+        if self.jobs.len() >= self.config.max_disk_jobs {
+            return; // It asks again.
+        }
         if self.index.find(&key, dot).is_none() {
             return self.send(from, Message::Piece { tag, offset, bytes: None });
         }
@@ -249,8 +256,13 @@ impl Core {
         let mut waiters = waiters.into_iter();
         let first = waiters.next().unwrap_or(Waiter::Nobody);
         if !matches!(self.judge(&key, &version), super::index::Verdict::New(_)) {
-            self.discard(key.clone(), stage);
-            self.read_stored(dot);
+            // It was fetched although it is here: the copy here is damaged.
+            let (key, replaces) = (key.clone(), Vec::new());
+            let change = Change::Commit { stage, key: key.clone(), version: version.clone(), replaces };
+            if !self.mend(&version, change) {
+                self.discard(key, stage);
+                self.read_stored(dot);
+            }
         }
         self.accept(&key, version.clone(), Content::Staged(stage), first);
         for waiter in waiters {

@@ -11,6 +11,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use super::{Core, Event, OpId, Outcome, Output, ReadRequest, Timer, WatchId, operations::Operation};
 use crate::{
+    error::{ReadError, SubmitError},
     model::{Context, Key, NodeId, Version},
     wire::Message,
 };
@@ -25,6 +26,7 @@ const MAX_AWAIT_MS: u64 = 10_000;
 pub(crate) struct Watches {
     prefixes: BTreeMap<WatchId, String>,
     waits: BTreeMap<Key, Vec<OpId>>,
+    wait_count: usize,
     tags: BTreeMap<u64, OpId>,
     questions: BTreeMap<Key, Vec<Question>>,
     question_count: usize,
@@ -67,6 +69,11 @@ impl Core {
         if self.has_news(&key, &context) {
             return self.begin_read(op, ReadRequest::one(key), timeout_ms.max(AWAIT_MS), true);
         }
+        if self.watches.wait_count >= self.config.max_watches {
+            let refused = Err(ReadError::Refused(SubmitError::Busy));
+            return self.finish(op, Outcome::Waited(refused));
+        }
+        self.watches.wait_count += 1;
         self.watches.waits.entry(key.clone()).or_default().push(op);
         let wait = WaitOperation { key, context, until_ms, tag: None };
         self.keep(op, Operation::Wait(Box::new(wait)), timeout_ms);
@@ -176,6 +183,7 @@ impl Core {
     }
 
     fn forget_wait(&mut self, op: OpId, wait: &WaitOperation) {
+        self.watches.wait_count -= 1;
         if let Some(tag) = wait.tag {
             self.watches.tags.remove(&tag);
         }

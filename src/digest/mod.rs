@@ -80,6 +80,12 @@ impl Trees {
         self.sums.get(&(mirrors.0, partition)).copied().unwrap_or_default()
     }
 
+    /// The sums of those partitions from `first` to `last` that hold keys.
+    pub fn sums(&self, mirrors: Mirrors, first: u32, last: u32) -> impl Iterator<Item = (u32, Sum)> + '_ {
+        let range = self.sums.range((mirrors.0, first)..=(mirrors.0, last));
+        range.map(|((_, partition), sum)| (*partition, *sum))
+    }
+
     /// The trees that hold keys here.
     pub fn mirrors(&self) -> Vec<Mirrors> {
         let mut all: Vec<_> = self.sums.keys().map(|(m, _)| Mirrors(*m)).collect();

@@ -96,9 +96,12 @@ impl Disk {
         self.threads.iter().map(|thread| thread.thread().id())
     }
 
-    /// Runs something that may block on the reading thread.
+    /// Runs something that may block on the reading thread; here, once that has ended.
     pub(crate) fn run(&self, task: Task) {
-        self.reader.push(Item::Task(task));
+        match self.threads.is_empty() {
+            true => task(),
+            false => self.reader.push(Item::Task(task)),
+        }
     }
 
     /// Finishes what was given, then ends the threads.
@@ -208,4 +211,26 @@ fn guarded<T>(work: impl FnOnce() -> Result<T, StorageError>) -> Result<T, Strin
 
 fn failed(text: &str) -> StorageError {
     StorageError::Io(io::Error::other(text))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+
+    use super::*;
+    use crate::{config::Config, driver::WAKER, storage::MemoryStorage};
+
+    #[test]
+    fn what_is_given_after_the_threads_have_ended_is_run_all_the_same() {
+        // Goal: a read that the last finished work completes is answered, though it needs the disk.
+        let poll = mio::Poll::new().unwrap();
+        let waker = Arc::new(mio::Waker::new(poll.registry(), WAKER).unwrap());
+        let mailbox = Arc::new(Mailbox::new(waker, &Config::default()));
+        let mut disk = Disk::start(Arc::new(MemoryStorage::new()), &mailbox, 1).unwrap();
+        disk.stop();
+        let ran = Arc::new(AtomicBool::new(false));
+        let its = ran.clone();
+        disk.run(Box::new(move || its.store(true, SeqCst)));
+        assert!(ran.load(SeqCst));
+    }
 }

@@ -89,7 +89,7 @@ pub enum StorageError {
     #[error("storage: {0}")]
     Io(#[from] io::Error),
     /// What is stored fails its digest or can't be decoded. It is not handed out; it stays where
-    /// it is for a person to look at.
+    /// it is, for a person to look at, until a reader is given an owner's good copy: that takes its place.
     #[error("storage: {what} is damaged: {why}")]
     Damaged {
         /// The record: a key and version, or a path.

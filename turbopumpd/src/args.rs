@@ -6,12 +6,12 @@ use std::{
     str::FromStr,
 };
 
-use clap::{Parser, ValueEnum};
+use clap::{Parser, ValueEnum, builder::BoolishValueParser};
 use turbopump::{Ack, Mirrors, NodeId, PartitionCount};
 
 use crate::{
     gate::ListenAt,
-    params::{ACK_FORMS, parse_ack},
+    params::{ACK_FORMS, is_of_a_host, parse_ack},
 };
 
 /// A distributed key-value store: one node of it, behind HTTP and unix sockets.
@@ -40,7 +40,7 @@ pub struct Args {
     pub bind: IpAddr,
 
     /// What peers should dial, where it differs from --bind
-    #[arg(long, value_name = "IP:PORT", env = "TURBOPUMP_ADVERTISE")]
+    #[arg(long, value_name = "IP:PORT", env = "TURBOPUMP_ADVERTISE", value_parser = advertised)]
     pub advertise: Option<SocketAddr>,
 
     /// Identity, members and data live here
@@ -60,11 +60,11 @@ pub struct Args {
     pub cluster: String,
 
     /// Every key on every node, whatever its mirrors
-    #[arg(short, long, env = "TURBOPUMP_CLONE")]
+    #[arg(short, long, env = "TURBOPUMP_CLONE", value_parser = BoolishValueParser::new())]
     pub clone: bool,
 
     /// Plain UDP between peers instead of UDT
-    #[arg(long, env = "TURBOPUMP_UDP")]
+    #[arg(long, env = "TURBOPUMP_UDP", value_parser = BoolishValueParser::new())]
     pub udp: bool,
 
     /// Mirrors of a write that names none; 0 = all nodes
@@ -88,11 +88,11 @@ pub struct Args {
     pub durability: DurabilityArg,
 
     /// Test only: a write stays here until sync spreads it
-    #[arg(long, env = "TURBOPUMP_NO_WRITE_CHAINING")]
+    #[arg(long, env = "TURBOPUMP_NO_WRITE_CHAINING", value_parser = BoolishValueParser::new())]
     pub no_write_chaining: bool,
 
     /// Test only: no sync between peers
-    #[arg(long, env = "TURBOPUMP_NO_ACTIVE_SYNC")]
+    #[arg(long, env = "TURBOPUMP_NO_ACTIVE_SYNC", value_parser = BoolishValueParser::new())]
     pub no_active_sync: bool,
 
     /// Log lines on stderr: off, error, warn, info, debug or trace
@@ -109,6 +109,7 @@ pub struct Args {
         value_name = "N",
         env = "TURBOPUMP_MAX_CONNECTIONS",
         default_value_t = 4096,
+        value_parser = at_least_one::<usize>,
         help_heading = "Limits"
     )]
     pub max_connections: usize,
@@ -119,6 +120,7 @@ pub struct Args {
         value_name = "MS",
         env = "TURBOPUMP_HEAD_TIMEOUT",
         default_value_t = 10_000,
+        value_parser = at_least_one::<u64>,
         help_heading = "Limits"
     )]
     pub head_timeout: u64,
@@ -129,6 +131,7 @@ pub struct Args {
         value_name = "MS",
         env = "TURBOPUMP_BODY_TIMEOUT",
         default_value_t = 30_000,
+        value_parser = at_least_one::<u64>,
         help_heading = "Limits"
     )]
     pub body_timeout: u64,
@@ -139,6 +142,7 @@ pub struct Args {
         value_name = "MS",
         env = "TURBOPUMP_IDLE_TIMEOUT",
         default_value_t = 75_000,
+        value_parser = at_least_one::<u64>,
         help_heading = "Limits"
     )]
     pub idle_timeout: u64,
@@ -194,6 +198,17 @@ fn ack(text: &str) -> Result<Ack, String> {
     parse_ack(text).ok_or_else(|| format!("an ack is {ACK_FORMS}"))
 }
 
+/// A limit of nothing would serve nobody.
+fn at_least_one<N: FromStr + Default + PartialEq>(text: &str) -> Result<N, String> {
+    let number = text.parse().ok().filter(|n| *n != N::default());
+    number.ok_or_else(|| "it is a number, at least 1".into())
+}
+
+fn advertised(text: &str) -> Result<SocketAddr, String> {
+    let addr = text.parse().ok().filter(is_of_a_host);
+    addr.ok_or_else(|| "it is IP:PORT, an address at which peers reach this node".into())
+}
+
 fn partitions(text: &str) -> Result<PartitionCount, String> {
     let count = text.parse().map_err(|_| "partitions are a number, a power of two".to_owned())?;
     PartitionCount::new(count).map_err(|e| e.to_string())
@@ -222,9 +237,17 @@ mod tests {
 
     #[test]
     fn wrong_options_are_refused() {
-        for wrong in
-            [["--store", "tape"], ["--ack", "0"], ["--partitions", "1000"], ["--port", "x"], ["-l", "a:b"]]
-        {
+        for wrong in [
+            ["--advertise", "0.0.0.0:5"],
+            ["--advertise", "1.2.3.4:0"],
+            ["--max-connections", "0"],
+            ["--head-timeout", "0"],
+            ["--store", "tape"],
+            ["--ack", "0"],
+            ["--partitions", "1000"],
+            ["--port", "x"],
+            ["-l", "a:b"],
+        ] {
             assert!(Args::try_parse_from(["turbopumpd", wrong[0], wrong[1]]).is_err(), "{wrong:?}");
         }
     }

@@ -7,7 +7,11 @@
 //!
 //! Limits: the gate cuts the request line at 8 KiB, so a query is never longer.
 
-use std::{net::SocketAddr, str::FromStr, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    str::FromStr,
+    time::Duration,
+};
 
 use percent_encoding::percent_decode_str;
 use turbopump::{
@@ -252,11 +256,11 @@ impl Params {
     /// # Errors
     /// Missing, no address, or too many.
     pub fn addrs(&self) -> Result<Vec<SocketAddr>, ParamError> {
-        let expected = "IP:PORT, or several with a bar between two";
+        let expected = "IP:PORT of one host, or several with a bar between two";
         let text = self.text("ip").ok_or(ParamError::Missing { name: "ip", expected })?;
         let parsed: Result<Vec<SocketAddr>, _> = text.split('|').map(str::parse).collect();
         match parsed {
-            Ok(addrs) if addrs.len() <= MAX_ADDRS && addrs.iter().all(|a| a.port() != 0) => Ok(addrs),
+            Ok(addrs) if addrs.len() <= MAX_ADDRS && addrs.iter().all(is_of_a_host) => Ok(addrs),
             _ => Err(ParamError::malformed("ip", expected)),
         }
     }
@@ -296,6 +300,15 @@ pub fn check_all(target: &str) {
     let _ = (params.key(), params.key_or_none(), params.mirrors(), params.ack(), params.read());
     let _ = (params.context(), params.version(), params.ttl(), params.timeout(), params.limit());
     let _ = (params.flag("local"), params.all_siblings(), params.node_id(), params.addrs());
+}
+
+/// Whether it can be dialled: an address that means any host or many is none to dial.
+pub fn is_of_a_host(addr: &SocketAddr) -> bool {
+    let ip = addr.ip();
+    addr.port() != 0
+        && !ip.is_unspecified()
+        && !ip.is_multicast()
+        && ip != IpAddr::V4(std::net::Ipv4Addr::BROADCAST)
 }
 
 fn decode(text: &str) -> Result<String, &'static str> {
@@ -357,7 +370,18 @@ mod tests {
         for query in ["ttl=0", "ttl=-1", "ttl=1e9", "ttl=inf", "ttl=NaN", "ttl=.", "ttl=99999999999999"] {
             assert!(params(query).ttl().is_err(), "{query}");
         }
-        for query in ["ip=1.2.3.4", "ip=localhost:1", "ip=1.2.3.4:0", "ip=", "ip=1.2.3.4:1|", "x"] {
+        for query in [
+            "ip=1.2.3.4",
+            "ip=localhost:1",
+            "ip=1.2.3.4:0",
+            "ip=",
+            "ip=1.2.3.4:1|",
+            "x",
+            "ip=0.0.0.0:1",
+            "ip=[::]:1",
+            "ip=224.0.0.1:1",
+            "ip=255.255.255.255:1",
+        ] {
             assert!(params(query).addrs().is_err(), "{query}");
         }
         assert!(params("context=zz").context().is_err());

@@ -160,6 +160,10 @@ fn bind_all(addrs: &[ListenAt]) -> Result<Vec<Listener>, String> {
 
 fn start_node(args: &Args) -> Result<Node, String> {
     std::fs::create_dir_all(&args.home).map_err(|e| format!("{}: {e}", args.home.display()))?;
+    if args.bind.is_unspecified() && args.advertise.is_none() {
+        // Peers would be told to dial an address that means themselves.
+        return Err(format!("--bind {} needs --advertise IP:PORT: what peers should dial", args.bind));
+    }
     let peers = SocketAddr::new(args.bind, args.port);
     let config = Config {
         mirrors: args.mirrors,

@@ -40,6 +40,10 @@ fn wrong_options_are_one_line_and_exit_code_2() {
         (&["--name", "a b"], "--name"),
         (&["--bind", "nowhere"], "--bind"),
         (&["--advertise", "1.2.3.4"], "--advertise"),
+        (&["--advertise", "0.0.0.0:1593"], "--advertise"),
+        (&["--bind", "0.0.0.0"], "--advertise"),
+        (&["--max-connections", "0"], "--max-connections"),
+        (&["--idle-timeout", "0"], "--idle-timeout"),
         (&["--no-such-option"], "--no-such-option"),
         (&["-l", "host:99999"], "--local-addr"),
         (&["-l", "no.such.host.invalid:1"], "no.such.host.invalid"),
@@ -109,6 +113,7 @@ fn options_come_from_the_environment_too() {
     command
         .env("TURBOPUMP_LOCAL_ADDR", &path)
         .env("TURBOPUMP_CLONE", "true")
+        .env("TURBOPUMP_UDP", "1")
         .env("TURBOPUMP_HOME", folder.path());
     let mut child = command.stdout(std::process::Stdio::null()).spawn().unwrap();
     until("it listens", PATIENCE, || path.exists());
@@ -119,7 +124,7 @@ fn options_come_from_the_environment_too() {
         (&status["node"], &status["store"], &status["mode"]),
         (&"env".into(), &"memory".into(), &"clone".into())
     );
-    assert_eq!(status["transport"], "udt");
+    assert_eq!(status["transport"], "udp");
 }
 
 #[test]

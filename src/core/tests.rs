@@ -1,0 +1,277 @@
+//! What a peer can do that was admitted and is not to be trusted, and what a client can't use up.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::{
+    Core, Done, Found, Input, JobId, Now, OpId, Outcome, Output, ReadRequest, Request, Setup, Work,
+    WriteRequest,
+};
+use crate::{
+    config::Config,
+    error::{ReadError, SubmitError},
+    model::{Actor, Context, Digest, Dot, Key, Kind, Member, Mirrors, NodeId, Record, Version},
+    partition::{PartitionCount, Ring},
+    storage::Change,
+    wire::{AckStatus, Message, RangeDigest, RangeList},
+};
+
+const LONG: usize = 1 << 20;
+
+/// A core with one peer, `b`, that is up; storage takes everything.
+struct Bench {
+    core: Core,
+    now: Now,
+    next_op: u64,
+}
+
+impl Bench {
+    fn new(config: Config) -> Self {
+        let core = Core::new(Setup {
+            this: Member::new(id("a"), vec![]),
+            peers: vec![Member::new(id("b"), vec![])],
+            partitioner: Arc::new(Ring),
+            partitions: PartitionCount::default(),
+            config,
+            seed: 1,
+            max_message_bytes: 60_000,
+        });
+        let mut bench = Self { core, now: Now { mono_ms: 1, wall_ms: 1_000_000 }, next_op: 0 };
+        bench.core.start(bench.now, &mut Vec::new());
+        bench.feed(Input::LinkUp { peer: id("b") });
+        bench
+    }
+
+    /// What follows, with all changes done; reads and pieces are left to the test.
+    fn feed(&mut self, input: Input) -> Vec<Output> {
+        let (mut all, mut inputs) = (Vec::new(), vec![input]);
+        while let Some(input) = inputs.pop() {
+            let mut outputs = Vec::new();
+            self.core.handle(self.now, input, &mut outputs);
+            for output in outputs {
+                if let Output::Work { job, work: Work::Change(_) | Work::Stage { .. } } = &output {
+                    inputs.push(Input::Done { job: *job, result: Done::Changed(Ok(())) });
+                }
+                all.push(output);
+            }
+        }
+        all
+    }
+
+    fn ask(&mut self, request: Request) -> Vec<Output> {
+        self.next_op += 1;
+        self.feed(Input::Request { op: OpId(self.next_op), request })
+    }
+
+    fn hear(&mut self, message: Message) -> Vec<Output> {
+        self.feed(Input::Message { from: id("b"), message })
+    }
+
+    fn write(&mut self, name: &str, value: &Bytes) -> Vec<Output> {
+        self.ask(Request::Write(WriteRequest {
+            key: key(name),
+            kind: Kind::Value,
+            digest: Digest::of(value),
+            value: value.clone(),
+            mirrors: None,
+            ack: None,
+            context: None,
+            expires_ms: None,
+            timeout_ms: None,
+            progress: false,
+        }))
+    }
+}
+
+fn id(name: &str) -> NodeId {
+    name.parse().unwrap()
+}
+
+fn key(name: &str) -> Key {
+    Key::new(name).unwrap()
+}
+
+fn offered(len: u64) -> Message {
+    let version = Version {
+        dot: Dot { actor: Actor(9), counter: 1 },
+        since: 0,
+        context: Context::EMPTY,
+        written_ms: 1,
+        expires_ms: None,
+        kind: Kind::Value,
+        mirrors: Mirrors(3),
+        len,
+        digest: Digest([7; 32]),
+    };
+    Message::Write { tag: 5, key: key("k"), version: Arc::new(version), value: None }
+}
+
+fn messages(outputs: &[Output]) -> Vec<&Message> {
+    outputs
+        .iter()
+        .filter_map(|o| if let Output::Send { message, .. } = o { Some(message) } else { None })
+        .collect()
+}
+
+fn jobs(outputs: &[Output]) -> Vec<(JobId, &Work)> {
+    outputs
+        .iter()
+        .filter_map(|o| if let Output::Work { job, work } = o { Some((*job, work)) } else { None })
+        .collect()
+}
+
+#[test]
+fn an_offer_of_more_than_any_value_has_is_refused_and_nothing_is_fetched() {
+    let mut bench = Bench::new(Config::default());
+    for len in [u64::MAX, (1 << 30) + 1] {
+        let outputs = bench.hear(offered(len));
+        assert!(matches!(messages(&outputs)[..], [Message::WriteAck { tag: 5, status: AckStatus::Failed }]));
+        assert_eq!(bench.core.stats().transfers, 0);
+    }
+    let outputs = bench.hear(offered(1 << 30));
+    assert!(messages(&outputs).iter().any(|m| matches!(m, Message::Fetch { .. })), "{outputs:?}");
+}
+
+#[test]
+fn a_peer_that_asks_without_end_gets_no_more_jobs_than_there_may_be() {
+    let config = Config { max_disk_jobs: 8, ..Config::default() };
+    let mut bench = Bench::new(config);
+    let version = match bench.write("k", &Bytes::from_static(b"v"))[..] {
+        [.., Output::Finish { outcome: Outcome::Written(Ok(ref written)), .. }] => written.version,
+        ref outputs => panic!("{outputs:?}"),
+    };
+    for tag in 0..100 {
+        bench.hear(Message::Read { tag, key: key("k"), values: true });
+        bench.hear(Message::Fetch { tag, key: key("k"), dot: version, offset: 0, len: 1 });
+    }
+    assert_eq!(bench.core.jobs.len(), 8);
+}
+
+#[test]
+fn numbers_at_their_end_do_not_run_over() {
+    let mut bench = Bench::new(Config::default());
+    bench.write("k", &Bytes::from_static(b"v"));
+    let whole = RangeDigest { mirrors: Mirrors(3), low: 0, high: u64::MAX, keys: u64::MAX, sum: 1 };
+    let outputs = bench.hear(Message::Compare { ranges: vec![whole] });
+    assert!(messages(&outputs).iter().all(|m| !matches!(m, Message::List { .. })), "{outputs:?}");
+    let last = |name| Member { generation: u32::MAX, revision: u64::MAX, ..Member::new(id(name), vec![]) };
+    bench.hear(Message::Members { entries: vec![last("a"), last("b"), last("c")], reply: true });
+    for name in ["b", "c"] {
+        bench.ask(Request::AddMember { id: id(name), addrs: vec![] });
+        bench.ask(Request::RemoveMember(id(name)));
+        bench.ask(Request::AddMember { id: id(name), addrs: vec![] });
+    }
+}
+
+#[test]
+fn a_listed_range_with_many_keys_here_is_left_to_the_next_round() {
+    let mut bench = Bench::new(Config::default());
+    for i in 0..=super::sync::MAX_HELD_KEYS {
+        bench.write(&format!("k{i}"), &Bytes::from_static(b"v"));
+    }
+    let repaired = bench.core.counters.sync_repaired;
+    bench.now.wall_ms += 60_000;
+    let all = RangeList { mirrors: Mirrors(3), low: 0, high: u64::MAX, keys: vec![] };
+    bench.hear(Message::List { ranges: vec![all] });
+    assert_eq!(bench.core.counters.sync_repaired, repaired);
+}
+
+#[test]
+fn a_peer_that_is_removed_and_added_while_a_copy_is_read_for_it_is_served_again() {
+    let mut bench = Bench::new(Config::default());
+    bench.feed(Input::LinkDown { peer: id("b") });
+    bench.write("k", &Bytes::from_static(b"v"));
+    let outputs = bench.feed(Input::LinkUp { peer: id("b") });
+    let job = jobs(&outputs).iter().find(|(_, w)| matches!(w, Work::Read(_))).expect("a copy is owed").0;
+    bench.ask(Request::RemoveMember(id("b")));
+    bench.ask(Request::AddMember { id: id("b"), addrs: vec![] });
+    bench.feed(Input::Done { job, result: Done::Records(Ok(vec![])) });
+    bench.feed(Input::LinkUp { peer: id("b") });
+    let outputs = bench.write("k2", &Bytes::from_static(b"v"));
+    assert!(messages(&outputs).iter().any(|m| matches!(m, Message::Write { .. })), "{outputs:?}");
+}
+
+#[test]
+fn waits_are_limited_and_leave_room_when_they_end() {
+    let config = Config { max_watches: 2, ..Config::default() };
+    let mut bench = Bench::new(config);
+    let wait = || Request::Wait { key: key("k"), context: Context::EMPTY, timeout_ms: 1_000 };
+    let busy = |outputs: &[Output]| {
+        outputs.iter().any(|o| {
+            let Output::Finish { outcome: Outcome::Waited(Err(error)), .. } = o else { return false };
+            *error == ReadError::Refused(SubmitError::Busy)
+        })
+    };
+    for round in 0..3 {
+        assert!(!busy(&bench.ask(wait())) && !busy(&bench.ask(wait())), "round {round}");
+        assert!(busy(&bench.ask(wait())), "round {round}");
+        bench.now.mono_ms += 1_001;
+        bench.feed(Input::Tick);
+    }
+}
+
+#[test]
+fn a_read_that_found_damage_here_takes_the_bytes_of_another_owner_and_keeps_them() {
+    // Goal: a value of any length is served though the copy here is damaged, and the copy is mended.
+    // Method: the other owner names a long value without its bytes; the test plays that owner.
+    let mut bench = Bench::new(Config::default());
+    let value = Bytes::from(vec![3; LONG]);
+    bench.write("k", &value);
+    let version = bench.core.index.stored(&key("k")).next().expect("stored").clone();
+    let ask = ReadRequest { distrust: true, ..ReadRequest::one(key("k")) };
+    let outputs = bench.ask(Request::Read(ask));
+    let tag = messages(&outputs)
+        .iter()
+        .find_map(|m| if let Message::Read { tag, .. } = m { Some(*tag) } else { None });
+    let records = Some(vec![Record { version: version.clone(), value: None }]);
+    let mut outputs = bench.hear(Message::ReadReply { tag: tag.expect("the owner is asked"), records });
+    let mut finished = Vec::new();
+    while finished.is_empty() {
+        let fetch = messages(&outputs).into_iter().filter_map(|m| match m {
+            Message::Fetch { tag, offset, len, .. } => Some((*tag, *offset, *len as usize)),
+            _ => None,
+        });
+        let pieces: Vec<_> = fetch.collect();
+        assert!(!pieces.is_empty(), "it is fetched: {outputs:?}");
+        outputs.clear();
+        for (tag, offset, len) in pieces {
+            let bytes = Some(value.slice(offset as usize..offset as usize + len));
+            outputs.extend(bench.hear(Message::Piece { tag, offset, bytes }));
+        }
+        finished = outputs.iter().filter(|o| matches!(o, Output::Finish { .. })).collect();
+    }
+    assert!(matches!(finished[..], [Output::Finish { outcome: Outcome::Read(Ok(Found { .. })), .. }]));
+    assert!(jobs(&outputs).iter().any(|(_, w)| {
+        matches!(w, Work::Change(Change::Commit { version: kept, replaces, .. }) if *kept == version && replaces.is_empty())
+    }));
+    // A short one comes with the answer.
+    let value = Bytes::from_static(b"short");
+    bench.write("s", &value);
+    let version = bench.core.index.stored(&key("s")).next().expect("stored").clone();
+    let outputs = bench.ask(Request::Read(ReadRequest { distrust: true, ..ReadRequest::one(key("s")) }));
+    let tag = messages(&outputs)
+        .iter()
+        .find_map(|m| if let Message::Read { tag, .. } = m { Some(*tag) } else { None });
+    let records = Some(vec![Record { version: version.clone(), value: Some(value) }]);
+    let outputs = bench.hear(Message::ReadReply { tag: tag.expect("the owner is asked"), records });
+    assert!(matches!(jobs(&outputs)[..], [(_, Work::Change(Change::Put { .. }))]), "{outputs:?}");
+}
+
+#[test]
+fn a_listing_behind_a_name_too_long_for_a_key_goes_on_there() {
+    let mut bench = Bench::new(Config::default());
+    ["a", "b", "c"].iter().for_each(|name| _ = bench.write(name, &Bytes::from_static(b"v")));
+    let names = |after: &str| {
+        bench
+            .core
+            .list_keys("", Some(after), 10, false)
+            .keys
+            .iter()
+            .map(|k| k.key.to_string())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(names("b"), ["c"]);
+    assert_eq!(names(&"b".repeat(2_000)), ["c"]);
+    assert_eq!(names(&"\u{e4}".repeat(2_000)), [""; 0]);
+}
