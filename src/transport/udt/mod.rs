@@ -49,6 +49,8 @@ use self::{
 };
 use super::{SendError, Transport, TransportContext, TransportEvent};
 
+/// How long UDT may go on with a request to connect after the door was closed.
+const DOOR_CLOSING: Duration = Duration::from_millis(50);
 /// How often the door looks for connections. A thread that blocks in UDT's accept would keep a
 /// process from ending; UDT itself wakes up more often than this.
 const ACCEPT_TURN: Duration = Duration::from_millis(10);
@@ -278,4 +280,6 @@ fn keep_door(door: &Socket, shared: &Arc<Shared>) {
         }
     }
     door.close();
+    // A request to connect that UDT is at work on still uses what the process frees as it ends.
+    std::thread::sleep(DOOR_CLOSING);
 }
