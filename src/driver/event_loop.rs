@@ -26,7 +26,7 @@ use crate::{
     partition::Placement,
     storage::Storage,
     transport::{SendError, Transport, TransportContext, TransportEvent},
-    wire::{LinkEvent, Links},
+    wire::{LinkEvent, Links, SendRefused},
 };
 
 /// The token of the transport.
@@ -229,11 +229,11 @@ impl EventLoop {
 
     fn carry_out(&mut self, output: Output) {
         match output {
-            Output::Send { to, message } => {
-                if let Err(error) = self.parts.links.send(to, &message) {
-                    log::debug!("a message to {to} was not sent: {error}");
-                }
-            }
+            Output::Send { to, message } => match self.parts.links.send(to, &message) {
+                Ok(()) => {}
+                Err(SendRefused::TooLong) => log::warn!("a message to {to} is too long for a frame: dropped"),
+                Err(error) => log::debug!("a message to {to} was not sent: {error}"),
+            },
             Output::Work { .. } => unreachable!("handled by act"),
             Output::Finish { op, outcome } => self.finish(op, outcome),
             Output::Progress { op, progress } => {
