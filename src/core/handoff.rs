@@ -115,9 +115,6 @@ impl Core {
         }
         if self.index.stored(key).all(|v| !self.owns(self.me, key, v.mirrors)) {
             self.counters.handed_off += 1;
-            if let Some((_, until_ms)) = self.handoff.narrowed.get_mut(key) {
-                *until_ms = self.now.mono_ms + REMEMBER_MS;
-            }
             self.drop_copies(key);
         }
     }
@@ -136,7 +133,7 @@ impl Core {
                 .collect();
             lacking.iter().for_each(|(key, id)| self.owe(*id, key));
         }
-        self.handoff.narrowed.retain(|key, (_, until_ms)| *until_ms > now_ms || self.index.contains(key));
+        self.handoff.narrowed.retain(|_, (_, until_ms)| *until_ms > now_ms);
         if self.handoff.walk.is_some() {
             self.timers.set_earlier(Timer::Handoff, now_ms + STEP_MS);
         } else if !self.handoff.lacking.is_empty() {

@@ -143,7 +143,11 @@ impl Process {
     /// A version goes to the disk.
     pub fn begin(&mut self, key: &Key, version: &Arc<Version>) {
         let held = Held { version: version.clone(), stored: false };
-        self.held.entry(key.clone()).or_default().push(held);
+        let all = self.held.entry(key.clone()).or_default();
+        // A damaged copy is stored again while it counts as stored.
+        if !all.iter().any(|h| h.version.dot == version.dot) {
+            all.push(held);
+        }
     }
 
     /// The disk says how that ended.
@@ -153,7 +157,7 @@ impl Process {
             all.iter_mut().filter(|h| h.version.dot == version.dot).for_each(|h| h.stored = true);
             all.retain(|h| !version.covers(h.version.dot));
         } else {
-            all.retain(|h| h.version.dot != version.dot);
+            all.retain(|h| h.stored || h.version.dot != version.dot);
         }
         self.clean(key);
     }
