@@ -67,7 +67,8 @@ pub struct Config {
     pub retry_interval: Duration,
     /// Copies on their way to one peer at once. Default 1,024, at least 1.
     pub max_flights_per_peer: usize,
-    /// Names of copies owed to one peer; past it sync covers the rest. Default 100,000.
+    /// Names of copies owed to one peer; past it sync covers the rest. Default 100,000,
+    /// at least 1, since what sync finds goes this way too.
     pub max_owed_per_peer: usize,
     /// How often a random co-owner is compared with. Default 2 s, 10 ms to 1 h.
     pub sync_interval: Duration,
@@ -128,6 +129,7 @@ impl Config {
         let counts = [
             ("max_operations", self.max_operations),
             ("max_flights_per_peer", self.max_flights_per_peer),
+            ("max_owed_per_peer", self.max_owed_per_peer),
             ("max_transfers", self.max_transfers),
             ("max_disk_jobs", self.max_disk_jobs),
         ];

@@ -279,9 +279,15 @@ impl Node {
                 return Ok(None);
             }
         }
-        let found = fill(storage, Found { key: key.clone(), siblings: Siblings::resolve(records) })?;
+        let siblings = match fill(storage, Found { key: key.clone(), siblings: Siblings::resolve(records) }) {
+            Ok(found) => found.siblings,
+            // It went from here while it was read: others have it.
+            Err(ReadError::Refused(SubmitError::Busy)) if !local_only => return Ok(None),
+            Err(ReadError::Refused(SubmitError::Busy)) => Siblings::default(),
+            Err(error) => return Err(error),
+        };
         let wall_ms = now(&*self.inner.clock).wall_ms;
-        Ok(Some(Reading::new(found.siblings, wall_ms)))
+        Ok(Some(Reading::new(siblings, wall_ms)))
     }
 
     fn write(&self, key: Result<Key, SubmitError>, value: Option<Bytes>) -> Put {

@@ -10,7 +10,7 @@ use bytes::{Bytes, BytesMut};
 use super::callbacks::message;
 use crate::{
     core::Found,
-    error::ReadError,
+    error::{ReadError, SubmitError},
     model::{Key, Kind, Record, Siblings},
     storage::{MAX_WHOLE_VALUE_BYTES, Storage, StorageError},
 };
@@ -46,6 +46,10 @@ fn look(storage: &dyn Storage, found: Found) -> Result<Found, ReadError> {
         }
         if replaced {
             filled.extend(storage.read(&key).map_err(|error| ReadError::storage(&error))?);
+            if filled.is_empty() {
+                // All of it was handed to its owners just now: it is not absent, it is elsewhere.
+                return Err(ReadError::Refused(SubmitError::Busy));
+            }
         }
         siblings = Siblings::resolve(filled);
         if !replaced {
