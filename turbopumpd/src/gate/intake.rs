@@ -150,6 +150,11 @@ impl Looper {
             self.body_to_queue(id);
             return true;
         }
+        self.read_more_body(id)
+    }
+
+    /// Reads on; what comes moves the deadline of the body.
+    fn read_more_body(&mut self, id: SlotId) -> bool {
         let deadline = self.body_deadline(id);
         match self.read_client(id) {
             Found::Bytes => {
@@ -224,16 +229,7 @@ impl Looper {
             client.shrink();
             return false;
         }
-        let deadline = self.body_deadline(id);
-        match self.read_client(id) {
-            Found::Bytes => {
-                if let Some(client) = self.clients.get_mut(id) {
-                    client.deadline = deadline;
-                }
-                true
-            }
-            _ => false,
-        }
+        self.read_more_body(id)
     }
 
     fn drive_linger(&mut self, id: SlotId) -> bool {
