@@ -244,7 +244,7 @@ enum Purpose {
     Remove,
     Mend { key: Key, dot: Dot },
     Copies { peer: NodeId, key: Key },
-    Reply { peer: NodeId, tag: u64, values: bool },
+    Reply { peer: NodeId, tag: u64 },
     Piece { peer: NodeId, tag: u64, offset: u64 },
     Stage { dot: Dot, offset: u64 },
 }
@@ -454,8 +454,8 @@ impl Core {
             (Some(Purpose::Copies { peer, key }), Done::Records(result)) => {
                 self.copies_loaded(peer, &key, result);
             }
-            (Some(Purpose::Reply { peer, tag, values }), Done::Records(result)) => {
-                self.reply_loaded(peer, tag, values, result);
+            (Some(Purpose::Reply { peer, tag }), Done::Records(result)) => {
+                self.reply_loaded(peer, tag, result);
             }
             (Some(Purpose::Piece { peer, tag, offset }), Done::Piece(result)) => {
                 self.piece_loaded(peer, tag, offset, result);
@@ -490,6 +490,11 @@ impl Core {
     fn copy_acknowledged(&mut self, peer: NodeId, key: &Key, dot: Dot) {
         self.write_acknowledged(peer, dot);
         self.handoff_acknowledged(peer, key, dot);
+    }
+
+    /// Whether storage has as much to do as it may: what a peer or a client asks for has to wait.
+    fn is_disk_busy(&self) -> bool {
+        self.jobs.len() >= self.config.max_disk_jobs
     }
 
     fn send(&mut self, to: NodeId, message: Message) {

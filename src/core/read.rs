@@ -157,10 +157,8 @@ impl Core {
     }
 
     pub(super) fn read_timed_out(&mut self, op: OpId, read: ReadOperation) {
-        self.forget_read(op, &read);
-        self.counters.reads_failed += 1;
         let error = ReadError::TimedOut { answered: read.answered(), needed: read.needed() };
-        self.finish(op, outcome(read.waited, Err(error)));
+        self.fail_read(op, &read, error);
     }
 
     pub(super) fn on_read(&mut self, from: NodeId, tag: u64, key: Key, values: bool) {
@@ -170,19 +168,12 @@ impl Core {
             return self.send(from, Message::ReadReply { tag, records });
         }
         // One that is refused in silence is asked again, or another owner is.
-        if self.jobs.len() < self.config.max_disk_jobs {
-            self.work(Purpose::Reply { peer: from, tag, values }, Work::Read(key));
+        if !self.is_disk_busy() {
+            self.work(Purpose::Reply { peer: from, tag }, Work::Read(key));
         }
     }
 
-    pub(super) fn reply_loaded(
-        &mut self,
-        to: NodeId,
-        tag: u64,
-        values: bool,
-        result: Result<Vec<Record>, String>,
-    ) {
-        debug_assert!(values, "others are answered from the index");
+    pub(super) fn reply_loaded(&mut self, to: NodeId, tag: u64, result: Result<Vec<Record>, String>) {
         let records = match result {
             Ok(mut records) => {
                 self.shorten(&mut records);
@@ -239,10 +230,8 @@ impl Core {
     pub(super) fn read_failed(&mut self, dot: Dot) {
         for op in self.reads.fetching.remove(&dot).unwrap_or_default() {
             if let Some(Operation::Read(read)) = self.operations.remove(op) {
-                self.forget_read(op, &read);
-                self.counters.reads_failed += 1;
                 let error = ReadError::Storage("the value could not be fetched from an owner".into());
-                self.finish(op, outcome(read.waited, Err(error)));
+                self.fail_read(op, &read, error);
             }
         }
     }
@@ -300,10 +289,8 @@ impl Core {
         }
         if !read.suffices() {
             if let Some(Operation::Read(read)) = self.operations.remove(op) {
-                self.forget_read(op, &read);
-                self.counters.reads_failed += 1;
                 let error = ReadError::Unavailable { needed: read.needed(), up: read.answered() };
-                self.finish(op, outcome(read.waited, Err(error)));
+                self.fail_read(op, &read, error);
             }
             return;
         }
@@ -454,6 +441,12 @@ impl Core {
                 self.read_failed(dot);
             }
         }
+    }
+
+    fn fail_read(&mut self, op: OpId, read: &ReadOperation, error: ReadError) {
+        self.forget_read(op, read);
+        self.counters.reads_failed += 1;
+        self.finish(op, outcome(read.waited, Err(error)));
     }
 
     fn forget_read(&mut self, op: OpId, read: &ReadOperation) {

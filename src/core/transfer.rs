@@ -114,7 +114,7 @@ impl Core {
 
     pub(super) fn on_fetch(&mut self, from: NodeId, tag: u64, key: Key, dot: Dot, offset: u64, len: u32) {
         let len = (len as usize).min(self.piece_bytes());
-        if self.jobs.len() >= self.config.max_disk_jobs {
+        if self.is_disk_busy() {
             return; // It asks again.
         }
         if self.index.find(&key, dot).is_none() {
@@ -273,11 +273,7 @@ impl Core {
     fn abandon(&mut self, dot: Dot, status: AckStatus) {
         let Some(transfer) = self.remove_transfer(dot) else { return };
         self.discard(transfer.key, transfer.stage);
-        for waiter in transfer.waiters {
-            if let Waiter::Peer(peer, tag) = waiter {
-                self.send(peer, Message::WriteAck { tag, status });
-            }
-        }
+        transfer.waiters.into_iter().for_each(|waiter| self.tell(waiter, status));
         self.read_failed(dot);
     }
 

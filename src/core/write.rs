@@ -90,7 +90,7 @@ impl Running {
 impl Core {
     pub(super) fn submit_write(&mut self, op: OpId, request: WriteRequest) {
         self.counters.writes += 1;
-        if self.jobs.len() >= self.config.max_disk_jobs {
+        if self.is_disk_busy() {
             let refused = Err(WriteError::Refused(SubmitError::Busy));
             return self.finish(op, Outcome::Written(refused));
         }
@@ -212,7 +212,7 @@ impl Core {
             Verdict::Pending => return self.await_store(version.dot, Waiter::Peer(from, tag)),
             Verdict::Overtaken(by) => return self.await_store(by, Waiter::Peer(from, tag)),
             Verdict::New(_) => match value {
-                _ if self.jobs.len() >= self.config.max_disk_jobs => AckStatus::Busy,
+                _ if self.is_disk_busy() => AckStatus::Busy,
                 _ if Self::is_bare(&version) && version.digest != Digest::of(b"") => AckStatus::Failed,
                 _ if version.kind == Kind::Tombstone && version.len != 0 => AckStatus::Failed,
                 Some(value) if version.matches(&value) => {
@@ -339,7 +339,7 @@ impl Core {
         }
     }
 
-    fn tell(&mut self, waiter: Waiter, status: AckStatus) {
+    pub(super) fn tell(&mut self, waiter: Waiter, status: AckStatus) {
         if let Waiter::Peer(peer, tag) = waiter {
             self.send(peer, Message::WriteAck { tag, status });
         }
