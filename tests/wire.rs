@@ -8,11 +8,12 @@ use proptest::{collection::vec, option, prelude::*};
 use turbopump::{
     model::{
         Actor, Context, Digest, Dot, Key, Kind, MAX_ADDRS, MAX_RANGES_PER_ACTOR, Member, MemberState,
-        Mirrors, NodeId, Record, Version,
+        Mirrors, NodeId, Record, Stamp, Version,
     },
     wire::{
-        AckStatus, DecodeError, FRAME_HEADER_BYTES, FrameError, FrameType, HashedKey, Header, Hello,
-        MAX_CONTEXT_RANGES, MAX_HASHES_PER_WANT, Message, RangeDigest, RangeList, Refusal, WIRE_VERSION,
+        AckStatus, BurialStep, DecodeError, FRAME_HEADER_BYTES, FrameError, FrameType, HashedKey, Header,
+        Hello, MAX_CONTEXT_RANGES, MAX_HASHES_PER_WANT, Message, RangeDigest, RangeList, Refusal, Vitals,
+        WIRE_VERSION,
     },
 };
 
@@ -129,6 +130,24 @@ fn statuses() -> impl Strategy<Value = AckStatus> {
     prop::sample::select(vec![Stored, Known, Fetching, Busy, Failed])
 }
 
+fn steps() -> impl Strategy<Value = BurialStep> {
+    prop::sample::select(vec![BurialStep::Quiet, BurialStep::Seal, BurialStep::Bury])
+}
+
+fn vitals() -> impl Strategy<Value = Vitals> {
+    let stamps = || (any::<u32>(), numbers()).prop_map(|(generation, number)| Stamp { generation, number });
+    (any::<u64>(), numbers(), numbers(), stamps(), stamps(), any::<bool>()).prop_map(
+        |(members, floor, floor_heard, stamp, stamp_kept, doubts)| Vitals {
+            members,
+            floor,
+            floor_heard,
+            stamp,
+            stamp_kept,
+            doubts,
+        },
+    )
+}
+
 fn messages() -> impl Strategy<Value = Message> {
     prop_oneof![
         (numbers(), keys(), versions(), values()).prop_map(|(tag, key, version, value)| Message::Write {
@@ -157,8 +176,8 @@ fn messages() -> impl Strategy<Value = Message> {
             offset,
             bytes
         }),
-        (numbers(), any::<u64>()).prop_map(|(sequence, members)| Message::Ping { sequence, members }),
-        (numbers(), any::<u64>()).prop_map(|(sequence, members)| Message::Pong { sequence, members }),
+        (numbers(), vitals()).prop_map(|(sequence, vitals)| Message::Ping { sequence, vitals }),
+        (numbers(), vitals()).prop_map(|(sequence, vitals)| Message::Pong { sequence, vitals }),
         (vec(entries(), 0..5), any::<bool>())
             .prop_map(|(entries, reply)| Message::Members { entries, reply }),
         vec(ranges(), 0..20).prop_map(|ranges| Message::Compare { ranges }),
@@ -166,6 +185,17 @@ fn messages() -> impl Strategy<Value = Message> {
         (any::<u16>(), vec(any::<u64>(), 0..40))
             .prop_map(|(mirrors, hashes)| Message::Want { mirrors: Mirrors(mirrors), hashes }),
         Just(Message::Bye),
+        (numbers(), any::<u64>(), steps(), vec(any::<(u64, u64)>(), 0..40)).prop_map(
+            |(round, members, step, graves)| {
+                let graves = graves.into_iter().map(|(hash, digest)| HashedKey { hash, digest }).collect();
+                Message::Bury { round, members, step, graves }
+            }
+        ),
+        (numbers(), steps(), vec(any::<bool>(), 0..40)).prop_map(|(round, step, agreed)| Message::Buried {
+            round,
+            step,
+            agreed
+        }),
     ]
 }
 
@@ -468,6 +498,15 @@ fn golden_bytes() {
         ..version()
     };
     let record = Record { version: tombstone.into(), value: None };
+    let vitals = Vitals {
+        members: 0x0102_0304_0506_0708,
+        floor: 300,
+        floor_heard: 5,
+        stamp: Stamp { generation: 0, number: 7 },
+        stamp_kept: Stamp { generation: 6, number: 10 },
+        doubts: true,
+    };
+    let graves = vec![HashedKey { hash: 2, digest: 3 }];
     let vectors: Vec<(Message, &str)> = vec![
         (
             write_of(version()),
@@ -492,8 +531,8 @@ fn golden_bytes() {
             Message::Piece { tag: 42, offset: 65_536, bytes: Some(Bytes::from_static(b"abc")) },
             "94072ace00010000c403616263",
         ),
-        (Message::Ping { sequence: 200, members: 0x0102_0304_0506_0708 }, "9308ccc8cf0102030405060708"),
-        (Message::Pong { sequence: 200, members: 1 }, "9309ccc801"),
+        (Message::Ping { sequence: 200, vitals }, "9308ccc898cf0102030405060708cd012c050007060ac3"),
+        (Message::Pong { sequence: 200, vitals: Vitals::default() }, "9309ccc89800000000000000c2"),
         (
             Message::Members { entries: vec![member], reply: true },
             "930a9196a26e310101cd012c0292c4067f0000010639c41200000000000000000000000000000001\
@@ -503,6 +542,14 @@ fn golden_bytes() {
         (Message::List { ranges: vec![list] }, "920c9194030102c410000000000000000200000000000000ab"),
         (Message::Want { mirrors, hashes: vec![1, u64::MAX] }, "930d03c4100000000000000001ffffffffffffffff"),
         (Message::Bye, "910e"),
+        (
+            Message::Bury { round: 9, members: 1, step: BurialStep::Seal, graves },
+            "950f090101c41000000000000000020000000000000003",
+        ),
+        (
+            Message::Buried { round: 9, step: BurialStep::Quiet, agreed: vec![true, false] },
+            "94100900c4020100",
+        ),
     ];
     for (message, golden) in vectors {
         assert_eq!(hex(&encoded(&message)), golden, "{message:?}");

@@ -16,7 +16,7 @@ use crate::{
     error::MemberError,
     model::{MAX_ADDRS, Member, MemberState, NodeId},
     partition::Placement,
-    wire::Message,
+    wire::{Message, Vitals},
 };
 
 /// Entries of the member list, removed ones included.
@@ -46,8 +46,7 @@ impl Core {
                 self.out.push(Output::HangUp { peer: id });
                 self.link_down(id);
             } else {
-                let sequence = self.fresh_id();
-                self.send(id, Message::Ping { sequence, members: digest });
+                self.ping(id, digest);
             }
         }
     }
@@ -58,9 +57,11 @@ impl Core {
         }
     }
 
-    pub(super) fn link_up(&mut self, id: NodeId) {
+    pub(super) fn link_up(&mut self, id: NodeId, incarnation: u64) {
         let Some(peer) = self.peers.get_mut(&id) else { return };
         (peer.up, peer.heard_ms) = (true, self.now.mono_ms);
+        peer.speaks_as(incarnation);
+        self.ping(id, self.members.digest());
         self.send_members(id, true);
         self.pay(id);
         self.sync_with(id);
@@ -76,15 +77,17 @@ impl Core {
         self.dial(id);
     }
 
-    pub(super) fn on_ping(&mut self, from: NodeId, sequence: u64, theirs: u64) {
-        let mine = self.members.digest();
-        self.send(from, Message::Pong { sequence, members: mine });
-        self.compare_members(from, mine, theirs);
+    pub(super) fn on_ping(&mut self, from: NodeId, sequence: u64, theirs: Vitals) {
+        self.on_vitals(from, theirs);
+        let vitals = self.vitals(from, self.members.digest());
+        self.send(from, Message::Pong { sequence, vitals });
     }
 
-    pub(super) fn on_pong(&mut self, from: NodeId, theirs: u64) {
-        let mine = self.members.digest();
-        self.compare_members(from, mine, theirs);
+    pub(super) fn on_vitals(&mut self, from: NodeId, theirs: Vitals) {
+        let Some(peer) = self.peers.get_mut(&from) else { return };
+        peer.floor = peer.floor.max(theirs.floor);
+        peer.floor_heard = peer.floor_heard.max(theirs.floor_heard);
+        self.compare_members(from, self.members.digest(), theirs.members);
     }
 
     pub(super) fn on_members(&mut self, from: NodeId, entries: &[Member], reply: bool) {
@@ -185,6 +188,18 @@ impl Core {
         self.out.push(Output::Publish { members, placement });
         let up: Vec<NodeId> = self.peers.iter().filter(|(_, p)| p.up).map(|(id, _)| *id).collect();
         up.into_iter().for_each(|id| self.send_members(id, false));
+    }
+
+    fn ping(&mut self, id: NodeId, members: u64) {
+        let (sequence, vitals) = (self.fresh_id(), self.vitals(id, members));
+        self.send(id, Message::Ping { sequence, vitals });
+    }
+
+    fn vitals(&self, to: NodeId, members: u64) -> Vitals {
+        let Some(peer) = self.peers.get(&to) else { return Vitals::default() };
+        // Numbers are given out one after the other: a copy that is yet to be sent gets a higher one.
+        let floor = peer.first_flight().unwrap_or(self.next_id + 1);
+        Vitals { members, floor, floor_heard: peer.floor, ..Vitals::default() }
     }
 
     fn compare_members(&mut self, peer: NodeId, mine: u64, theirs: u64) {

@@ -98,6 +98,8 @@ pub enum Input {
     LinkUp {
         /// Who.
         peer: NodeId,
+        /// Which process of it.
+        incarnation: u64,
     },
     /// A peer can't be talked to any more.
     LinkDown {
@@ -388,7 +390,7 @@ impl Core {
             Input::Request { op, request } => self.request(op, request),
             Input::Message { from, message } => self.message(from, message),
             Input::Done { job, result } => self.done(job, result),
-            Input::LinkUp { peer } => self.link_up(peer),
+            Input::LinkUp { peer, incarnation } => self.link_up(peer, incarnation),
             Input::LinkDown { peer } => self.link_down(peer),
             Input::Tick => {}
         }
@@ -436,13 +438,14 @@ impl Core {
             }
             Message::Fetch { tag, key, dot, offset, len } => self.on_fetch(from, tag, key, dot, offset, len),
             Message::Piece { tag, offset, bytes } => self.on_piece(from, tag, offset, bytes),
-            Message::Ping { sequence, members } => self.on_ping(from, sequence, members),
-            Message::Pong { sequence: _, members } => self.on_pong(from, members),
+            Message::Ping { sequence, vitals } => self.on_ping(from, sequence, vitals),
+            Message::Pong { sequence: _, vitals } => self.on_vitals(from, vitals),
             Message::Members { entries, reply } => self.on_members(from, &entries, reply),
             Message::Compare { ranges } => self.on_compare(from, &ranges),
             Message::List { ranges } => self.on_list(from, &ranges),
             Message::Want { mirrors, hashes } => self.on_want(from, mirrors, &hashes),
             Message::Bye => self.on_bye(from),
+            Message::Bury { .. } | Message::Buried { .. } => {}
         }
     }
 

@@ -45,6 +45,12 @@ pub(crate) struct Peer {
     pub(crate) heard_ms: u64,
     pub(crate) synced_ms: Option<u64>,
     pub(crate) members_sent: (u64, u64),
+    /// Which process speaks for it.
+    incarnation: u64,
+    /// None of its `Write`s with a lower tag counts any more.
+    pub(crate) floor: u64,
+    /// The highest floor of ours that it has heard.
+    pub(crate) floor_heard: u64,
     flights: BTreeMap<u64, Flight>,
     loading: usize,
     owed: BTreeSet<Key>,
@@ -68,12 +74,27 @@ impl Peer {
             heard_ms: 0,
             synced_ms: None,
             members_sent: (0, 0),
+            incarnation: 0,
+            floor: 0,
+            floor_heard: 0,
             flights: BTreeMap::new(),
             loading: 0,
             owed: BTreeSet::new(),
             paused_until_ms: 0,
             window,
         }
+    }
+
+    /// A link came up, maybe with another process than before: what that one said is over.
+    pub(super) fn speaks_as(&mut self, incarnation: u64) {
+        if self.incarnation != incarnation {
+            (self.incarnation, self.floor, self.floor_heard) = (incarnation, 0, 0);
+        }
+    }
+
+    /// The lowest tag of a copy that is on its way to it.
+    pub(super) fn first_flight(&self) -> Option<u64> {
+        self.flights.first_key_value().map(|(tag, _)| *tag)
     }
 
     pub(super) fn stats(&self, node: NodeId, now_ms: u64) -> PeerStats {

@@ -39,7 +39,7 @@ impl Bench {
         });
         let mut bench = Self { core, now: Now { mono_ms: 1, wall_ms: 1_000_000 }, next_op: 0 };
         bench.core.start(bench.now, &mut Vec::new());
-        bench.feed(Input::LinkUp { peer: id("b") });
+        bench.feed(Input::LinkUp { peer: id("b"), incarnation: 1 });
         bench
     }
 
@@ -182,12 +182,12 @@ fn a_peer_that_is_removed_and_added_while_a_copy_is_read_for_it_is_served_again(
     let mut bench = Bench::new(Config::default());
     bench.feed(Input::LinkDown { peer: id("b") });
     bench.write("k", &Bytes::from_static(b"v"));
-    let outputs = bench.feed(Input::LinkUp { peer: id("b") });
+    let outputs = bench.feed(Input::LinkUp { peer: id("b"), incarnation: 1 });
     let job = jobs(&outputs).iter().find(|(_, w)| matches!(w, Work::Read(_))).expect("a copy is owed").0;
     bench.ask(Request::RemoveMember(id("b")));
     bench.ask(Request::AddMember { id: id("b"), addrs: vec![] });
     bench.feed(Input::Done { job, result: Done::Records(Ok(vec![])) });
-    bench.feed(Input::LinkUp { peer: id("b") });
+    bench.feed(Input::LinkUp { peer: id("b"), incarnation: 1 });
     let outputs = bench.write("k2", &Bytes::from_static(b"v"));
     assert!(messages(&outputs).iter().any(|m| matches!(m, Message::Write { .. })), "{outputs:?}");
 }

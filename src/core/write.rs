@@ -204,6 +204,11 @@ impl Core {
         version: Arc<Version>,
         value: Option<Bytes>,
     ) {
+        if self.peers.get(&from).is_some_and(|peer| tag < peer.floor) {
+            // It came so late that its sender has long stopped waiting: by now everything may
+            // have been forgotten that would tell it from news.
+            return;
+        }
         let status = match self.judge(&key, &version) {
             Verdict::Known => {
                 self.tell_narrowed(from, &key, &version);

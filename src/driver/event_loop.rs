@@ -163,7 +163,7 @@ impl EventLoop {
                 LinkEvent::Up { peer, incarnation, addr } => {
                     self.links_changed = true;
                     log::info!("node {peer} is up at {addr} (incarnation {incarnation})");
-                    self.feed(Input::LinkUp { peer });
+                    self.feed(Input::LinkUp { peer, incarnation });
                 }
                 LinkEvent::Down { peer } => {
                     self.links_changed = true;

@@ -11,6 +11,7 @@ mod members_file;
 mod node_id;
 mod seeded;
 mod siblings;
+mod stamp;
 mod version;
 
 pub use context::{Context, ContextError, MAX_RANGES_PER_ACTOR};
@@ -20,4 +21,5 @@ pub use members_file::{MembersFile, MembersFileError};
 pub use node_id::{MAX_NODE_ID_BYTES, NodeId, NodeIdError};
 pub use seeded::Seeded;
 pub use siblings::{Record, Siblings};
+pub use stamp::Stamp;
 pub use version::{Actor, Digest, Dot, Kind, Mirrors, Version};

@@ -16,10 +16,10 @@ use super::{
     DecodeError, Message,
     pack::{Reader, put_array, put_bool, put_bytes_len, put_nil, put_optional_bytes, put_text, put_uint},
     parts::{
-        HASHED_KEY_BYTES, context_len_hint, decode_context, decode_dot, decode_key, decode_list,
-        decode_member, decode_range, decode_record, decode_status, decode_version, encode_context,
-        encode_list, encode_member, encode_range, encode_record, encode_status, encode_version, packed,
-        version_len_hint,
+        HASHED_KEY_BYTES, context_len_hint, decode_context, decode_dot, decode_hashed_keys, decode_key,
+        decode_list, decode_member, decode_range, decode_record, decode_status, decode_step, decode_version,
+        decode_vitals, encode_context, encode_hashed_keys, encode_list, encode_member, encode_range,
+        encode_record, encode_status, encode_step, encode_version, encode_vitals, packed, version_len_hint,
     },
 };
 use crate::model::{Context, MAX_ADDRS, Mirrors, Record};
@@ -34,6 +34,8 @@ pub const MAX_RANGES_PER_MESSAGE: usize = 16_384;
 pub const MAX_KEYS_PER_RANGE: usize = 65_536;
 /// Hashes in one `Want`.
 pub const MAX_HASHES_PER_WANT: usize = 65_536;
+/// Keys in one `Bury`.
+pub const MAX_GRAVES_PER_MESSAGE: usize = 4_096;
 /// Ranges of a context that travels, over all its actors.
 pub const MAX_CONTEXT_RANGES: usize = 16_384;
 
@@ -51,6 +53,8 @@ const COMPARE: u64 = 11;
 const LIST: u64 = 12;
 const WANT: u64 = 13;
 const BYE: u64 = 14;
+const BURY: u64 = 15;
+const BURIED: u64 = 16;
 
 /// Bytes of a packed key hash.
 const HASH_BYTES: usize = 8;
@@ -95,8 +99,14 @@ impl Message {
                 head(out, PIECE, &[*tag, *offset], 1);
                 put_optional_bytes(out, bytes.as_ref());
             }
-            Self::Ping { sequence, members } => head(out, PING, &[*sequence, *members], 0),
-            Self::Pong { sequence, members } => head(out, PONG, &[*sequence, *members], 0),
+            Self::Ping { sequence, vitals } => {
+                head(out, PING, &[*sequence], 1);
+                encode_vitals(vitals, out);
+            }
+            Self::Pong { sequence, vitals } => {
+                head(out, PONG, &[*sequence], 1);
+                encode_vitals(vitals, out);
+            }
             Self::Members { entries, reply } => {
                 head(out, MEMBERS, &[], 2);
                 put_each(out, entries, encode_member);
@@ -116,6 +126,15 @@ impl Message {
                 hashes.iter().for_each(|hash| out.extend_from_slice(&hash.to_be_bytes()));
             }
             Self::Bye => head(out, BYE, &[], 0),
+            Self::Bury { round, members, step, graves } => {
+                head(out, BURY, &[*round, *members, encode_step(*step)], 1);
+                encode_hashed_keys(graves, out);
+            }
+            Self::Buried { round, step, agreed } => {
+                head(out, BURIED, &[*round, encode_step(*step)], 1);
+                put_bytes_len(out, agreed.len());
+                out.extend(agreed.iter().map(|agreed| u8::from(*agreed)));
+            }
         }
     }
 
@@ -153,7 +172,8 @@ impl Message {
             Self::Await { key, context, .. } => 30 + key.as_str().len() + context_len_hint(context),
             Self::Fetch { key, .. } => 50 + key.as_str().len(),
             Self::Piece { bytes, .. } => 20 + len(bytes),
-            Self::WriteAck { .. } | Self::Ping { .. } | Self::Pong { .. } | Self::Bye => 20,
+            Self::WriteAck { .. } | Self::Bye => 20,
+            Self::Ping { .. } | Self::Pong { .. } => 80,
             Self::Members { entries, .. } => {
                 10 + entries.iter().map(|m| 60 + 19 * m.addrs.len()).sum::<usize>()
             }
@@ -162,6 +182,8 @@ impl Message {
                 10 + ranges.iter().map(|r| 30 + HASHED_KEY_BYTES * r.keys.len()).sum::<usize>()
             }
             Self::Want { hashes, .. } => 15 + HASH_BYTES * hashes.len(),
+            Self::Bury { graves, .. } => 30 + HASHED_KEY_BYTES * graves.len(),
+            Self::Buried { agreed, .. } => 20 + agreed.len(),
         }
     }
 
@@ -195,6 +217,8 @@ impl Message {
                     && ranges.iter().all(|r| r.keys.len() <= MAX_KEYS_PER_RANGE)
             }
             Self::Want { hashes, .. } => hashes.len() <= MAX_HASHES_PER_WANT,
+            Self::Bury { graves, .. } => graves.len() <= MAX_GRAVES_PER_MESSAGE,
+            Self::Buried { agreed, .. } => agreed.len() <= MAX_GRAVES_PER_MESSAGE,
             _ => true,
         }
     }
@@ -219,8 +243,8 @@ fn decode_message(r: &mut Reader<'_>) -> Result<Message, DecodeError> {
         BYE => 0,
         COMPARE | LIST => 1,
         WRITE_ACK | READ_REPLY | PING | PONG | MEMBERS | WANT => 2,
-        READ | PIECE => 3,
-        WRITE | AWAIT => 4,
+        READ | PIECE | BURIED => 3,
+        WRITE | AWAIT | BURY => 4,
         FETCH => 6,
         _ => return Err(DecodeError::UnknownType(kind)),
     };
@@ -254,8 +278,8 @@ fn decode_message(r: &mut Reader<'_>) -> Result<Message, DecodeError> {
             Message::Fetch { tag, key: decode_key(r)?, dot, offset, len }
         }
         PIECE => Message::Piece { tag: r.uint("tag")?, offset: r.uint("offset")?, bytes: r.shared("bytes")? },
-        PING => Message::Ping { sequence: r.uint("sequence")?, members: r.uint("members")? },
-        PONG => Message::Pong { sequence: r.uint("sequence")?, members: r.uint("members")? },
+        PING => Message::Ping { sequence: r.uint("sequence")?, vitals: decode_vitals(r)? },
+        PONG => Message::Pong { sequence: r.uint("sequence")?, vitals: decode_vitals(r)? },
         MEMBERS => Message::Members {
             entries: decode_each(r, "entries", MAX_MEMBERS_PER_MESSAGE, decode_member)?,
             reply: r.flag("reply")?,
@@ -269,6 +293,17 @@ fn decode_message(r: &mut Reader<'_>) -> Result<Message, DecodeError> {
             hashes: packed::<HASH_BYTES>(r, "hashes", MAX_HASHES_PER_WANT)?
                 .map(|bytes| u64::from_be_bytes(*bytes))
                 .collect(),
+        },
+        BURY => Message::Bury {
+            round: r.uint("round")?,
+            members: r.uint("members")?,
+            step: decode_step(r)?,
+            graves: decode_hashed_keys(r, "graves", MAX_GRAVES_PER_MESSAGE)?,
+        },
+        BURIED => Message::Buried {
+            round: r.uint("round")?,
+            step: decode_step(r)?,
+            agreed: packed::<1>(r, "agreed", MAX_GRAVES_PER_MESSAGE)?.map(|byte| byte[0] != 0).collect(),
         },
         _ => Message::Bye,
     };

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::model::{Context, Dot, Key, Member, Mirrors, Record, Version};
+use crate::model::{Context, Dot, Key, Member, Mirrors, Record, Stamp, Version};
 
 /// What became of a version that a peer was sent or offered.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -56,6 +56,34 @@ pub struct RangeList {
     pub high: u64,
     /// By hash, ascending.
     pub keys: Vec<HashedKey>,
+}
+
+/// What two nodes keep telling each other about themselves.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Vitals {
+    /// Digest of the sender's member list.
+    pub members: u64,
+    /// None of the sender's `Write`s to the receiver with a lower tag counts any more.
+    pub floor: u64,
+    /// The highest `floor` that the sender got from this process of the receiver.
+    pub floor_heard: u64,
+    /// The mark in the sender's store.
+    pub stamp: Stamp,
+    /// The highest mark of the receiver's store that the sender's store remembers.
+    pub stamp_kept: Stamp,
+    /// The sender's store is an older copy of itself, and it has not looked through it yet.
+    pub doubts: bool,
+}
+
+/// The steps by which the last traces of deleted keys go away, in this order.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum BurialStep {
+    /// Say that you hold no more of these keys than this, and send nothing else of them any more.
+    Quiet,
+    /// Say that nothing else can reach you any more.
+    Seal,
+    /// Drop what you hold of them.
+    Bury,
 }
 
 /// What one node says to another after the hello. Any of them may be lost, repeated or late.
@@ -132,15 +160,15 @@ pub enum Message {
     Ping {
         /// Comes back in the `Pong`.
         sequence: u64,
-        /// Digest of the sender's member list.
-        members: u64,
+        /// Of the sender.
+        vitals: Vitals,
     },
     /// The answer to `Ping`.
     Pong {
         /// Of the `Ping`.
         sequence: u64,
-        /// Digest of the sender's member list.
-        members: u64,
+        /// Of the sender.
+        vitals: Vitals,
     },
     /// Entries of the member list. A long list comes in several.
     Members {
@@ -168,6 +196,26 @@ pub enum Message {
     },
     /// I am going down in order: don't wait to notice.
     Bye,
+    /// A step towards dropping the last traces of deleted keys everywhere.
+    Bury {
+        /// Names the attempt.
+        round: u64,
+        /// Digest of the sender's member list: only those who agree on it take part.
+        members: u64,
+        /// Which step.
+        step: BurialStep,
+        /// The keys, and the digests of the versions that are to go.
+        graves: Vec<HashedKey>,
+    },
+    /// The answer to the first two steps of `Bury`.
+    Buried {
+        /// Of the `Bury`.
+        round: u64,
+        /// Of the `Bury`.
+        step: BurialStep,
+        /// For each of its keys, whether the sender agrees.
+        agreed: Vec<bool>,
+    },
 }
 
 /// Why bytes are no message.

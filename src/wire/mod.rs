@@ -27,13 +27,13 @@ mod parts;
 mod session;
 
 pub use codec::{
-    MAX_CONTEXT_RANGES, MAX_HASHES_PER_WANT, MAX_KEYS_PER_RANGE, MAX_MEMBERS_PER_MESSAGE,
-    MAX_RANGES_PER_MESSAGE, MAX_RECORDS_PER_REPLY,
+    MAX_CONTEXT_RANGES, MAX_GRAVES_PER_MESSAGE, MAX_HASHES_PER_WANT, MAX_KEYS_PER_RANGE,
+    MAX_MEMBERS_PER_MESSAGE, MAX_RANGES_PER_MESSAGE, MAX_RECORDS_PER_REPLY,
 };
 pub use frame::{FRAME_HEADER_BYTES, FrameError, FrameType, Header, WIRE_VERSION};
 pub use hello::{Hello, MAX_CLUSTER_BYTES, Refusal};
 pub use link_event::{LinkCounters, LinkEvent, SendRefused};
-pub use message::{AckStatus, DecodeError, HashedKey, Message, RangeDigest, RangeList};
+pub use message::{AckStatus, BurialStep, DecodeError, HashedKey, Message, RangeDigest, RangeList, Vitals};
 pub use session::{
     Links, Local, MAX_ANSWERS_PER_SECOND, MAX_MESSAGES_PER_FRAME, MAX_REFUSALS_PER_SECOND,
     MAX_UNFLUSHED_FRAMES, REFUSAL_EVENT_MS, STRAY_ANSWER_MS,

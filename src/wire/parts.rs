@@ -5,12 +5,16 @@
 use std::net::{IpAddr, SocketAddr};
 
 use super::{
-    AckStatus, DecodeError, HashedKey, RangeDigest, RangeList,
+    AckStatus, BurialStep, DecodeError, HashedKey, RangeDigest, RangeList, Vitals,
     codec::{MAX_CONTEXT_RANGES, MAX_KEYS_PER_RANGE},
-    pack::{Reader, put_array, put_bytes, put_bytes_len, put_nil, put_optional_bytes, put_text, put_uint},
+    pack::{
+        Reader, put_array, put_bool, put_bytes, put_bytes_len, put_nil, put_optional_bytes, put_text,
+        put_uint,
+    },
 };
 use crate::model::{
-    Actor, Context, Digest, Dot, Key, Kind, MAX_ADDRS, Member, MemberState, Mirrors, NodeId, Record, Version,
+    Actor, Context, Digest, Dot, Key, Kind, MAX_ADDRS, Member, MemberState, Mirrors, NodeId, Record, Stamp,
+    Version,
 };
 
 /// Bytes of a packed [`HashedKey`].
@@ -238,22 +242,13 @@ pub(super) fn decode_range(r: &mut Reader<'_>) -> Result<RangeDigest, DecodeErro
 pub(super) fn encode_list(list: &RangeList, out: &mut Vec<u8>) {
     put_array(out, 4);
     [list.mirrors.0.into(), list.low, list.high].iter().for_each(|&n| put_uint(out, n));
-    put_bytes_len(out, list.keys.len() * HASHED_KEY_BYTES);
-    for key in &list.keys {
-        out.extend_from_slice(&key.hash.to_be_bytes());
-        out.extend_from_slice(&key.digest.to_be_bytes());
-    }
+    encode_hashed_keys(&list.keys, out);
 }
 
 pub(super) fn decode_list(r: &mut Reader<'_>) -> Result<RangeList, DecodeError> {
     let later = r.fields("list", 4)?;
     let (mirrors, low, high) = decode_bounds(r)?;
-    let keys: Vec<_> = packed::<HASHED_KEY_BYTES>(r, "keys", MAX_KEYS_PER_RANGE)?
-        .map(|bytes| {
-            let both = u128::from_be_bytes(*bytes);
-            HashedKey { hash: (both >> 64) as u64, digest: both as u64 }
-        })
-        .collect();
+    let keys = decode_hashed_keys(r, "keys", MAX_KEYS_PER_RANGE)?;
     if !keys.is_sorted_by_key(|k| k.hash) || keys.iter().any(|k| k.hash < low || k.hash > high) {
         return Err(DecodeError::Malformed("keys"));
     }
@@ -266,6 +261,61 @@ fn decode_bounds(r: &mut Reader<'_>) -> Result<(Mirrors, u64, u64), DecodeError>
     match low <= high {
         true => Ok((mirrors, low, high)),
         false => Err(DecodeError::Malformed("high")),
+    }
+}
+
+pub(super) fn encode_hashed_keys(keys: &[HashedKey], out: &mut Vec<u8>) {
+    put_bytes_len(out, keys.len() * HASHED_KEY_BYTES);
+    for key in keys {
+        out.extend_from_slice(&key.hash.to_be_bytes());
+        out.extend_from_slice(&key.digest.to_be_bytes());
+    }
+}
+
+pub(super) fn decode_hashed_keys(
+    r: &mut Reader<'_>,
+    field: &'static str,
+    limit: usize,
+) -> Result<Vec<HashedKey>, DecodeError> {
+    let split = |bytes: &[u8; HASHED_KEY_BYTES]| {
+        let both = u128::from_be_bytes(*bytes);
+        HashedKey { hash: (both >> 64) as u64, digest: both as u64 }
+    };
+    Ok(packed::<HASHED_KEY_BYTES>(r, field, limit)?.map(split).collect())
+}
+
+/// `[members, floor, floor heard, generation, stamp, generation kept, stamp kept, doubts]`
+pub(super) fn encode_vitals(vitals: &Vitals, out: &mut Vec<u8>) {
+    let Vitals { members, floor, floor_heard, stamp, stamp_kept, doubts } = *vitals;
+    put_array(out, 8);
+    [members, floor, floor_heard].into_iter().for_each(|number| put_uint(out, number));
+    for stamp in [stamp, stamp_kept] {
+        put_uint(out, stamp.generation.into());
+        put_uint(out, stamp.number);
+    }
+    put_bool(out, doubts);
+}
+
+pub(super) fn decode_vitals(r: &mut Reader<'_>) -> Result<Vitals, DecodeError> {
+    let later = r.fields("vitals", 8)?;
+    let (members, floor, floor_heard) = (r.uint("members")?, r.uint("floor")?, r.uint("floor_heard")?);
+    let mut stamp = || Ok(Stamp { generation: r.small("generation")?, number: r.uint("number")? });
+    let (stamp, stamp_kept) = (stamp()?, stamp()?);
+    let doubts = r.flag("doubts")?;
+    r.skip(later)?;
+    Ok(Vitals { members, floor, floor_heard, stamp, stamp_kept, doubts })
+}
+
+pub(super) fn encode_step(step: BurialStep) -> u64 {
+    step as u64
+}
+
+pub(super) fn decode_step(r: &mut Reader<'_>) -> Result<BurialStep, DecodeError> {
+    match r.uint("step")? {
+        0 => Ok(BurialStep::Quiet),
+        1 => Ok(BurialStep::Seal),
+        2 => Ok(BurialStep::Bury),
+        _ => Err(DecodeError::Malformed("step")),
     }
 }
 

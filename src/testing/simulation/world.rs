@@ -327,7 +327,7 @@ impl World {
         }
         for event in events {
             match event {
-                LinkEvent::Up { peer, .. } => self.feed(n, Input::LinkUp { peer }),
+                LinkEvent::Up { peer, incarnation, .. } => self.feed(n, Input::LinkUp { peer, incarnation }),
                 LinkEvent::Down { peer } => self.feed(n, Input::LinkDown { peer }),
                 LinkEvent::Message { peer, message } => {
                     self.messages += 1;

@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::model::{Key, Member, MemberState};
+use crate::{
+    model::{Key, Member, MemberState},
+    wire::Vitals,
+};
 
 const MAX_FRAME_BYTES: usize = 1_200;
 const TICK_MS: u64 = 10;
@@ -29,7 +32,7 @@ fn members(numbers: impl IntoIterator<Item = u16>) -> Members {
 }
 
 fn ping(sequence: u64) -> Message {
-    Message::Ping { sequence, members: 7 }
+    Message::Ping { sequence, vitals: Vitals { members: 7, ..Vitals::default() } }
 }
 
 /// A node whose number is also its id; it may sit at any address.
