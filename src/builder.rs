@@ -24,7 +24,7 @@ use crate::{
         Callbacks, Clock, Disk, EventLoop, Home, Mailbox, Parts, Shared, SystemClock, Task, WAKER, now,
     },
     error::StartError,
-    model::{MAX_ADDRS, Member, Mirrors, NodeId},
+    model::{Ledger, MAX_ADDRS, Member, Mirrors, NodeId},
     node::{Inner, Node},
     partition::{PartitionCount, Partitioner, Ring},
     storage::{MemoryStorage, Storage},
@@ -255,6 +255,10 @@ impl NodeBuilder {
         });
         let report = storage.load(&mut |key, version| core.load(&key, version))?;
         log::info!("{} versions loaded, {} leftovers cleaned", report.versions, report.cleaned);
+        match storage.read(&Ledger::key()) {
+            Ok(records) => core.load_ledger(&records),
+            Err(error) => log::error!("the ledger of the store: {error}"),
+        }
         report.damaged.iter().for_each(|text| log::error!("a damaged record stays unused: {text}"));
 
         let mailbox = Arc::new(Mailbox::new(waker, &self.config));

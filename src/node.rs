@@ -19,7 +19,7 @@ use crate::{
     core::{Event, Found, MemberInfo, Outcome, Request, WatchId},
     driver::{Clock, Mail, Mailbox, Reply, Shared, Task, Ticket, Watcher, fill, now},
     error::{ReadError, SubmitError},
-    model::{Context, Key, Mirrors, NodeId, Siblings},
+    model::{Context, Key, KeyError, Ledger, Mirrors, NodeId, Siblings},
     operations::{Change, ChangeMembers, Count, Forget, Get, Keys, Put, Reading, WaitFor},
     partition::Placement,
     storage::Storage,
@@ -122,7 +122,7 @@ impl Node {
         K: TryInto<Key>,
         SubmitError: From<K::Error>,
     {
-        self.write(key.try_into().map_err(SubmitError::from), Some(value.into()))
+        self.write(nameable(key), Some(value.into()))
     }
 
     /// Deletes a key: a write of a tombstone, which replaces what it covers everywhere.
@@ -131,7 +131,7 @@ impl Node {
         K: TryInto<Key>,
         SubmitError: From<K::Error>,
     {
-        self.write(key.try_into().map_err(SubmitError::from), None)
+        self.write(nameable(key), None)
     }
 
     /// Reads a key. What this node owns and holds is answered on the caller's thread.
@@ -140,7 +140,7 @@ impl Node {
         K: TryInto<Key>,
         SubmitError: From<K::Error>,
     {
-        let key = key.try_into().map_err(SubmitError::from);
+        let key = nameable(key);
         Get { node: self.clone(), key, read: Read::One, timeout: None, local_only: false }
     }
 
@@ -150,7 +150,7 @@ impl Node {
         K: TryInto<Key>,
         SubmitError: From<K::Error>,
     {
-        let key = key.try_into().map_err(SubmitError::from);
+        let key = nameable(key);
         WaitFor { node: self.clone(), key, context: Context::EMPTY, timeout: Duration::from_secs(30) }
     }
 
@@ -195,7 +195,7 @@ impl Node {
         K: TryInto<Key>,
         SubmitError: From<K::Error>,
     {
-        Forget { node: self.clone(), key: key.try_into().map_err(SubmitError::from) }
+        Forget { node: self.clone(), key: nameable(key) }
     }
 
     /// The members that are present, this node included, by id.
@@ -303,6 +303,16 @@ impl Node {
             progress: None,
         }
     }
+}
+
+/// A key that clients may name: any but that of the store's own ledger.
+fn nameable<K>(key: K) -> Result<Key, SubmitError>
+where
+    K: TryInto<Key>,
+    SubmitError: From<K::Error>,
+{
+    let key = key.try_into()?;
+    if Ledger::is_named(&key) { Err(KeyError::Reserved.into()) } else { Ok(key) }
 }
 
 impl Inner {

@@ -17,11 +17,8 @@ use std::{
     sync::Arc,
 };
 
-use super::{Core, OpId, Outcome, Purpose, Timer, Work, index::Verdict, outbox::Peer};
-use crate::{
-    model::{Context, Dot, Key, NodeId, Version},
-    storage::Change,
-};
+use super::{Core, OpId, Outcome, Timer, index::Verdict, outbox::Peer};
+use crate::model::{Context, Dot, Key, NodeId, Version};
 
 /// Keys being given away at once.
 const MAX_KEYS: usize = 20_000;
@@ -147,20 +144,21 @@ impl Core {
         self.finish(op, Outcome::Forgotten(Ok(count)));
     }
 
-    pub(super) fn remove_done(&mut self, result: Result<(), String>) {
+    pub(super) fn remove_done(&mut self, key: &Key, result: Result<(), String>) {
+        self.removal_ended(key, result.is_ok());
         if let Err(error) = result {
             self.counters.storage_failed += 1;
             self.notice(format!("a copy that is not needed here any more can't be removed: {error}"));
         }
     }
 
-    fn drop_copies(&mut self, key: &Key) -> usize {
+    pub(super) fn drop_copies(&mut self, key: &Key) -> usize {
         let known = self.index.context(key);
         self.naming.forget(key, &known);
         let dots = self.index.forget(key);
         let count = dots.len();
         if count > 0 {
-            self.work(Purpose::Remove, Work::Change(Change::Remove { key: key.clone(), dots }));
+            self.remove(key, dots);
         }
         count
     }

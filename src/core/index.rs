@@ -50,9 +50,19 @@ pub(crate) struct Index {
     trees: Trees,
     partitions: PartitionCount,
     everywhere: bool,
-    tombstones: usize,
     stored_keys: usize,
+    graves: Graves,
 }
+
+/// Keys of which no value is left, and since when: of tombstones alone; and of values that expire.
+#[derive(Debug, Default)]
+struct Graves {
+    deleted: BTreeSet<Place>,
+    expiring: BTreeSet<Place>,
+}
+
+/// A time in milliseconds since 1970, a hash, and its key.
+pub(crate) type Place = (u64, u64, Key);
 
 impl Index {
     pub(crate) fn new(partitions: PartitionCount, everywhere: bool) -> Self {
@@ -62,19 +72,67 @@ impl Index {
             trees: Trees::default(),
             partitions,
             everywhere,
-            tombstones: 0,
             stored_keys: 0,
+            graves: Graves::default(),
         }
     }
 
     /// Keys of which a value is stored.
     pub(crate) fn keys(&self) -> usize {
-        self.stored_keys - self.tombstones
+        self.stored_keys - self.tombstones()
     }
 
     /// Keys of which only tombstones are stored.
     pub(crate) fn tombstones(&self) -> usize {
-        self.tombstones
+        self.graves.deleted.len()
+    }
+
+    /// When the oldest tombstone of a key without values was written, milliseconds since 1970.
+    pub(crate) fn oldest_tombstone_ms(&self) -> Option<u64> {
+        self.graves.deleted.first().map(|(at_ms, ..)| *at_ms)
+    }
+
+    /// Keys of which no value is left, after the place `after`, oldest first: those that were
+    /// deleted, or those that have `expired` by `wall_ms`.
+    pub(crate) fn graves(
+        &self,
+        expired: bool,
+        after: Option<&Place>,
+        wall_ms: u64,
+    ) -> impl Iterator<Item = &Place> {
+        let places = if expired { &self.graves.expiring } else { &self.graves.deleted };
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        places.range((from, Bound::Unbounded)).take_while(move |(at_ms, ..)| !expired || *at_ms <= wall_ms)
+    }
+
+    /// In how many milliseconds from `wall_ms` on there will be a grave.
+    pub(crate) fn next_grave(&self, wall_ms: u64) -> Option<u64> {
+        if !self.graves.deleted.is_empty() {
+            return Some(0);
+        }
+        self.graves.expiring.first().map(|(at_ms, ..)| at_ms.saturating_sub(wall_ms))
+    }
+
+    /// The digest of a key of which nothing is left but tombstones and what has expired.
+    pub(crate) fn grave_digest(&self, key: &Key, wall_ms: u64) -> Option<u64> {
+        let entry = self.entry(key);
+        let is_dead = entry.iter().all(|h| h.stored && !h.version.is_live(wall_ms));
+        self.digest_of(key.hash64(), entry).filter(|_| is_dead).map(|(_, digest)| digest)
+    }
+
+    /// Whether no key with this hash is held, or only one, as the grave with this digest.
+    pub(crate) fn holds_at_most(&self, hash: u64, digest: u64, wall_ms: u64) -> bool {
+        let mut held = self.span(hash, hash);
+        match (held.next(), held.next()) {
+            (None, _) => true,
+            (Some(((_, key), _)), None) => self.grave_digest(key, wall_ms) == Some(digest),
+            _ => false,
+        }
+    }
+
+    /// The keys with this hash.
+    pub(crate) fn keys_at(&self, hash: u64) -> Vec<Key> {
+        self.span(hash, hash).map(|((_, key), _)| key.clone()).collect()
     }
 
     /// Whether anything is stored of the key, or on its way to storage.
@@ -265,9 +323,9 @@ impl Index {
     {
         let place = (key.hash64(), key.clone());
         let Some(mut entry) = self.entries.remove(&place) else { return T::default() };
-        self.count(place.0, &entry, false);
+        self.count(place.0, key, &entry, false);
         let result = f(&mut entry);
-        self.count(place.0, &entry, true);
+        self.count(place.0, key, &entry, true);
         if entry.is_empty() {
             self.names.remove(key);
         } else {
@@ -276,18 +334,37 @@ impl Index {
         result
     }
 
-    fn count(&mut self, hash: u64, entry: &Entry, add: bool) {
+    fn count(&mut self, hash: u64, key: &Key, entry: &Entry, add: bool) {
         let Some((mirrors, digest)) = self.digest_of(hash, entry) else { return };
         let partition = self.partitions.of(hash).0;
-        let dead = entry.iter().filter(|h| h.stored).all(|h| h.version.kind == Kind::Tombstone);
+        self.graves.count(hash, key, entry, add);
         if add {
             self.trees.add(mirrors, partition, digest);
             self.stored_keys += 1;
-            self.tombstones += usize::from(dead);
         } else {
             self.trees.subtract(mirrors, partition, digest);
             self.stored_keys -= 1;
-            self.tombstones -= usize::from(dead);
         }
+    }
+}
+
+impl Graves {
+    fn count(&mut self, hash: u64, key: &Key, entry: &[Held], add: bool) {
+        let (mut deleted_ms, mut expires_ms) = (0, None);
+        for version in entry.iter().filter(|h| h.stored).map(|h| &h.version) {
+            match (version.kind, version.expires_ms) {
+                (Kind::Tombstone, _) => deleted_ms = deleted_ms.max(version.written_ms),
+                (Kind::Value, Some(at_ms)) => expires_ms = expires_ms.max(Some(at_ms)),
+                (Kind::Value, None) => return,
+            }
+        }
+        let (places, at_ms) = match expires_ms {
+            Some(at_ms) => (&mut self.expiring, at_ms),
+            None => (&mut self.deleted, deleted_ms),
+        };
+        match add {
+            true => places.insert((at_ms, hash, key.clone())),
+            false => places.remove(&(at_ms, hash, key.clone())),
+        };
     }
 }

@@ -37,6 +37,7 @@ impl Core {
         let down_after_ms = self.config.down_after.as_millis() as u64;
         self.timers.set(Timer::Heartbeat, now_ms + self.config.ping_interval.as_millis() as u64);
         let digest = self.members.digest();
+        self.write_ledger();
         let peers: Vec<(NodeId, bool, u64)> =
             self.peers.iter().map(|(id, p)| (*id, p.up, p.heard_ms)).collect();
         for (id, up, heard_ms) in peers {
@@ -78,15 +79,13 @@ impl Core {
     }
 
     pub(super) fn on_ping(&mut self, from: NodeId, sequence: u64, theirs: Vitals) {
-        self.on_vitals(from, theirs);
+        self.on_pong(from, theirs);
         let vitals = self.vitals(from, self.members.digest());
         self.send(from, Message::Pong { sequence, vitals });
     }
 
-    pub(super) fn on_vitals(&mut self, from: NodeId, theirs: Vitals) {
-        let Some(peer) = self.peers.get_mut(&from) else { return };
-        peer.floor = peer.floor.max(theirs.floor);
-        peer.floor_heard = peer.floor_heard.max(theirs.floor_heard);
+    pub(super) fn on_pong(&mut self, from: NodeId, theirs: Vitals) {
+        self.hear_vitals(from, theirs);
         self.compare_members(from, self.members.digest(), theirs.members);
     }
 
@@ -183,7 +182,11 @@ impl Core {
         if !placement.places_like(&self.placement) {
             self.placement = Arc::new(placement);
             self.start_handoff();
+            self.doubt_anew();
         }
+        self.stop_burial();
+        self.forget_stamps();
+        self.check_generation();
         let (members, placement) = (Arc::new(self.members.clone()), self.placement.clone());
         self.out.push(Output::Publish { members, placement });
         let up: Vec<NodeId> = self.peers.iter().filter(|(_, p)| p.up).map(|(id, _)| *id).collect();
@@ -193,13 +196,6 @@ impl Core {
     fn ping(&mut self, id: NodeId, members: u64) {
         let (sequence, vitals) = (self.fresh_id(), self.vitals(id, members));
         self.send(id, Message::Ping { sequence, vitals });
-    }
-
-    fn vitals(&self, to: NodeId, members: u64) -> Vitals {
-        let Some(peer) = self.peers.get(&to) else { return Vitals::default() };
-        // Numbers are given out one after the other: a copy that is yet to be sent gets a higher one.
-        let floor = peer.first_flight().unwrap_or(self.next_id + 1);
-        Vitals { members, floor, floor_heard: peer.floor, ..Vitals::default() }
     }
 
     fn compare_members(&mut self, peer: NodeId, mine: u64, theirs: u64) {

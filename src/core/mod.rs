@@ -16,15 +16,19 @@
 //! Limits: those of [`Config`]; every table here is bounded by one of them or by the number of
 //! keys or members.
 
+mod burial;
+mod doubt;
 mod handoff;
 mod index;
 mod keys;
+mod ledger;
 mod membership;
 mod naming;
 mod operations;
 mod outbox;
 mod read;
 mod request;
+mod rest;
 mod sync;
 #[cfg(test)]
 mod tests;
@@ -51,7 +55,7 @@ use self::{
 };
 use crate::{
     config::Config,
-    model::{Dot, Key, Member, Members, NodeId, Record, Seeded, Version},
+    model::{Dot, Key, Ledger, Member, Members, NodeId, Record, Seeded, Version},
     partition::{PartitionCount, Partitioner, Placement},
     storage::{Change, StageId},
     wire::Message,
@@ -243,7 +247,8 @@ pub struct Setup {
 #[derive(Debug)]
 enum Purpose {
     Store { key: Key, dot: Dot },
-    Remove,
+    Remove { key: Key },
+    Ledger,
     Mend { key: Key, dot: Dot },
     Copies { peer: NodeId, key: Key },
     Reply { peer: NodeId, tag: u64 },
@@ -269,6 +274,7 @@ pub struct Core {
     /// Found at the load to be replaced; to be removed at the start.
     leftovers: Vec<(Key, Vec<Dot>)>,
     naming: Naming,
+    books: ledger::Books,
     members: Members,
     placement: Arc<Placement>,
     removed: bool,
@@ -279,6 +285,9 @@ pub struct Core {
     transfers: transfer::Transfers,
     sync: sync::Sync,
     handoff: handoff::Handoff,
+    burial: burial::Burial,
+    rests: rest::Rests,
+    doubt: doubt::Doubt,
     watches: watch::Watches,
     counters: Counters,
 }
@@ -311,6 +320,7 @@ impl Core {
             timers: Timers::new(),
             jobs: BTreeMap::new(),
             naming,
+            books: ledger::Books::default(),
             members,
             placement,
             removed: false,
@@ -321,13 +331,21 @@ impl Core {
             transfers: transfer::Transfers::default(),
             sync: sync::Sync::default(),
             handoff: handoff::Handoff::default(),
+            burial: burial::Burial::default(),
+            rests: rest::Rests::default(),
+            doubt: doubt::Doubt::default(),
             watches: watch::Watches::default(),
             counters: Counters::default(),
         }
     }
 
     /// Takes in a version that storage holds. Before [`start`](Self::start) only.
+    ///
+    /// What is kept under [`Ledger::key`] is none: see [`load_ledger`](Self::load_ledger).
     pub fn load(&mut self, key: &Key, version: Version) {
+        if Ledger::is_named(key) {
+            return self.note_ledger(version.dot);
+        }
         let leftovers = self.index.load(key, version);
         if !leftovers.is_empty() {
             self.leftovers.push((key.clone(), leftovers));
@@ -341,6 +359,8 @@ impl Core {
             core.start_membership();
             core.start_sync();
             core.start_handoff();
+            core.start_ledger();
+            core.arm_burial();
         });
     }
 
@@ -362,6 +382,11 @@ impl Core {
     /// The member list at the moment.
     pub fn members(&self) -> &Members {
         &self.members
+    }
+
+    /// Whether the store is an older copy of itself that is still being checked with the others.
+    pub fn doubts(&self) -> bool {
+        self.books.wanted.doubts
     }
 
     /// Copies that peers which are up have not acknowledged yet.
@@ -428,6 +453,10 @@ impl Core {
             return;
         }
         self.heard(from);
+        if self.is_suspicious(from, &message) {
+            self.counters.distrusted += 1;
+            return;
+        }
         match message {
             Message::Write { tag, key, version, value } => self.on_write(from, tag, key, version, value),
             Message::WriteAck { tag, status } => self.on_write_ack(from, tag, status),
@@ -439,20 +468,24 @@ impl Core {
             Message::Fetch { tag, key, dot, offset, len } => self.on_fetch(from, tag, key, dot, offset, len),
             Message::Piece { tag, offset, bytes } => self.on_piece(from, tag, offset, bytes),
             Message::Ping { sequence, vitals } => self.on_ping(from, sequence, vitals),
-            Message::Pong { sequence: _, vitals } => self.on_vitals(from, vitals),
+            Message::Pong { sequence: _, vitals } => self.on_pong(from, vitals),
             Message::Members { entries, reply } => self.on_members(from, &entries, reply),
             Message::Compare { ranges } => self.on_compare(from, &ranges),
             Message::List { ranges } => self.on_list(from, &ranges),
             Message::Want { mirrors, hashes } => self.on_want(from, mirrors, &hashes),
             Message::Bye => self.on_bye(from),
-            Message::Bury { .. } | Message::Buried { .. } => {}
+            Message::Bury { round, members, step, graves } => {
+                self.on_bury(from, round, members, step, graves);
+            }
+            Message::Buried { round, step, agreed } => self.on_buried(from, round, step, &agreed),
         }
     }
 
     fn done(&mut self, job: JobId, result: Done) {
         match (self.jobs.remove(&job), result) {
             (Some(Purpose::Store { key, dot }), Done::Changed(result)) => self.store_done(&key, dot, result),
-            (Some(Purpose::Remove), Done::Changed(result)) => self.remove_done(result),
+            (Some(Purpose::Remove { key }), Done::Changed(result)) => self.remove_done(&key, result),
+            (Some(Purpose::Ledger), Done::Changed(result)) => self.ledger_written(result),
             (Some(Purpose::Mend { key, dot }), Done::Changed(result)) => self.mended(&key, dot, result),
             (Some(Purpose::Copies { peer, key }), Done::Records(result)) => {
                 self.copies_loaded(peer, &key, result);
@@ -477,6 +510,8 @@ impl Core {
             Timer::Handoff => self.continue_handoff(),
             Timer::Transfer => self.retry_transfers(),
             Timer::Await => self.repeat_awaits(),
+            Timer::Burial => self.continue_burial(),
+            Timer::Doubt => self.continue_doubt(),
         }
     }
 
@@ -487,6 +522,9 @@ impl Core {
         self.read_stored(version.dot);
         self.watch_stored(key, version);
         self.handoff_stored(key);
+        if !version.is_live(u64::MAX) {
+            self.arm_burial();
+        }
     }
 
     /// A peer has stored a version, or something that replaced it.
@@ -526,8 +564,15 @@ impl Core {
 
     fn drop_leftovers(&mut self) {
         for (key, dots) in std::mem::take(&mut self.leftovers) {
-            self.work(Purpose::Remove, Work::Change(Change::Remove { key, dots }));
+            self.remove(&key, dots);
         }
+    }
+
+    /// Removes versions from storage that have left the index.
+    fn remove(&mut self, key: &Key, dots: Vec<Dot>) {
+        self.note_removal(key);
+        let change = Change::Remove { key: key.clone(), dots };
+        self.work(Purpose::Remove { key: key.clone() }, Work::Change(change));
     }
 
     fn owns(&self, node: NodeId, key: &Key, mirrors: crate::model::Mirrors) -> bool {
@@ -549,6 +594,12 @@ impl Core {
             operations: self.operations.len(),
             transfers: self.transfers.len(),
             removed: self.removed,
+            doubts: self.books.wanted.doubts,
+            oldest_tombstone_ms: self
+                .index
+                .oldest_tombstone_ms()
+                .map(|at_ms| self.now.wall_ms.saturating_sub(at_ms)),
+            burial_waits_for: if self.index.tombstones() > 0 { self.burial.blockers() } else { Vec::new() },
             counters: self.counters,
             peers,
         }

@@ -2,6 +2,9 @@
 
 use crate::model::{Actor, Context, Dot, Key, Seeded};
 
+/// Former actors of this process that are remembered.
+const MAX_FORMER: usize = 1_024;
+
 /// Buckets of keys that share a floor. Two keys in one bucket cost at most a longer context.
 const FLOOR_BUCKETS: usize = 4_096;
 
@@ -15,6 +18,7 @@ const FLOOR_BUCKETS: usize = 4_096;
 pub(crate) struct Naming {
     chance: Seeded,
     actor: Actor,
+    former: Vec<Actor>,
     last: u64,
     floors: Box<[u64]>,
 }
@@ -24,7 +28,7 @@ impl Naming {
     pub(crate) fn new(seed: u64) -> Self {
         let mut chance = Seeded::new(seed);
         let actor = Actor(chance.next_u64());
-        Self { chance, actor, last: 0, floors: vec![0; FLOOR_BUCKETS].into() }
+        Self { chance, actor, former: Vec::new(), last: 0, floors: vec![0; FLOOR_BUCKETS].into() }
     }
 
     /// Names the next write of `key`, of which `seen` is everything that this node knows. Gives
@@ -33,11 +37,20 @@ impl Naming {
         if seen.highest(self.actor) > self.last {
             // A client made up a context that covers what this actor has not written yet. Its
             // writes would count as replaced before they are made; those of a new actor don't.
-            *self = Self::new(self.chance.next_u64());
+            let mut former = std::mem::take(&mut self.former);
+            if former.len() < MAX_FORMER {
+                former.push(self.actor);
+            }
+            *self = Self { former, ..Self::new(self.chance.next_u64()) };
         }
         let since = seen.highest(self.actor).max(self.floors[Self::bucket(key)]);
         self.last += 1;
         (Dot { actor: self.actor, counter: self.last }, since)
+    }
+
+    /// Whether this process named a write.
+    pub(crate) fn named(&self, dot: Dot) -> bool {
+        dot.actor == self.actor || self.former.contains(&dot.actor)
     }
 
     /// A version of `key` is about to leave the index without one that covers it.

@@ -45,6 +45,11 @@ impl Operations {
         }
     }
 
+    /// All of them.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Operation> {
+        self.running.values().map(|(_, operation)| operation)
+    }
+
     /// How much time an operation has left.
     pub(crate) fn left_ms(&self, op: OpId, now_ms: u64) -> u64 {
         self.running.get(&op).map_or(0, |(deadline_ms, _)| deadline_ms.saturating_sub(now_ms))

@@ -23,7 +23,7 @@ use bytes::Bytes;
 
 use super::{Core, PeerStats, Purpose, Timer, Work};
 use crate::{
-    model::{Key, Kind, NodeId, Record, Version},
+    model::{Key, Kind, NodeId, Record, Stamp, Version},
     wire::{AckStatus, Message},
 };
 
@@ -51,6 +51,12 @@ pub(crate) struct Peer {
     pub(crate) floor: u64,
     /// The highest floor of ours that it has heard.
     pub(crate) floor_heard: u64,
+    /// How far its store has come, as this process of it says.
+    pub(crate) stamp: Option<Stamp>,
+    /// How far our store has come, as its store remembers.
+    pub(crate) stamp_kept: Stamp,
+    /// It looks through an older copy of its store.
+    pub(crate) doubts: bool,
     flights: BTreeMap<u64, Flight>,
     loading: usize,
     owed: BTreeSet<Key>,
@@ -77,6 +83,9 @@ impl Peer {
             incarnation: 0,
             floor: 0,
             floor_heard: 0,
+            stamp: None,
+            stamp_kept: Stamp::default(),
+            doubts: false,
             flights: BTreeMap::new(),
             loading: 0,
             owed: BTreeSet::new(),
@@ -89,6 +98,7 @@ impl Peer {
     pub(super) fn speaks_as(&mut self, incarnation: u64) {
         if self.incarnation != incarnation {
             (self.incarnation, self.floor, self.floor_heard) = (incarnation, 0, 0);
+            (self.stamp, self.stamp_kept, self.doubts) = (None, Stamp::default(), false);
         }
     }
 
@@ -182,7 +192,7 @@ impl Core {
         };
         for Record { version, value } in records {
             // Read a moment ago: by now it may have been replaced.
-            if self.index.find(key, version.dot).is_none() {
+            if self.index.find(key, version.dot).is_none() || self.is_doubted(key) {
                 continue;
             }
             if !self.is_up(to) {
@@ -221,10 +231,13 @@ impl Core {
                 return;
             }
             let Some(key) = peer.owed.pop_first() else { return };
-            if self.index.stored(&key).next().is_none() {
+            // What is in doubt is found again by sync.
+            if self.index.stored(&key).next().is_none() || self.is_doubted(&key) {
                 continue;
             }
-            peer.loading += 1;
+            if let Some(peer) = self.peers.get_mut(&to) {
+                peer.loading += 1;
+            }
             self.work(Purpose::Copies { peer: to, key: key.clone() }, Work::Read(key));
         }
     }

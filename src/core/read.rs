@@ -70,6 +70,10 @@ impl ReadOperation {
         }
     }
 
+    pub(super) fn key(&self) -> &Key {
+        &self.key
+    }
+
     fn answered(&self) -> usize {
         self.answers.iter().filter(|(id, _)| self.owners.contains(id)).count()
     }
@@ -108,7 +112,9 @@ impl Core {
         // A key may have been written with other mirrors than the default. Owners with fewer
         // mirrors come first in those with more, so asking on along the list finds it.
         let owners: Vec<NodeId> = self.placement.owners(key.hash64(), mirrors).collect();
-        let found = if distrust { Vec::new() } else { self.held(&key) };
+        // What may be a ghost does not count as an answer, and is not passed on.
+        let silent = distrust || self.is_doubted(&key);
+        let found = if silent { Vec::new() } else { self.held(&key) };
         let mut to_ask: Vec<NodeId> = match read {
             Read::One => self.placement.owners(key.hash64(), Mirrors::ALL).collect(),
             _ => owners.clone(),
@@ -130,10 +136,10 @@ impl Core {
             hedge_at_ms: 0,
         };
         let dots = operation.found.records().iter().map(|r| r.version.dot).collect();
-        if !distrust {
+        if !silent {
             operation.answers.push((self.me, dots));
         }
-        let mine = usize::from(!distrust && operation.owners.contains(&self.me));
+        let mine = usize::from(!silent && operation.owners.contains(&self.me));
         let up = mine + operation.to_ask.len();
         if up < operation.needed() || (operation.to_ask.is_empty() && !operation.suffices()) {
             self.counters.reads_failed += 1;
@@ -162,6 +168,9 @@ impl Core {
     }
 
     pub(super) fn on_read(&mut self, from: NodeId, tag: u64, key: Key, values: bool) {
+        if self.is_doubted(&key) {
+            return self.send(from, Message::ReadReply { tag, records: None });
+        }
         let bare = self.index.stored(&key).all(|v| Self::is_bare(v));
         if bare || !values {
             let records = Some(self.held(&key));
@@ -189,6 +198,9 @@ impl Core {
     }
 
     pub(super) fn on_read_reply(&mut self, from: NodeId, tag: u64, records: Option<Vec<Record>>) {
+        if self.doubt_answered(tag, records.as_deref()) {
+            return;
+        }
         let versions: Vec<_> = records.iter().flatten().map(|r| r.version.clone()).collect();
         if self.write_learned(tag, &versions) || self.wait_answered(tag, &versions) {
             return;
@@ -391,6 +403,7 @@ impl Core {
 
     /// Gives the owners that answered, and this node if it is one, what they turned out to lack.
     fn repair(&mut self, read: &ReadOperation) {
+        self.disturb(&read.key);
         for record in read.found.records() {
             let (version, dot) = (&record.version, record.version.dot);
             let held = self.index.find(&read.key, dot).is_some();

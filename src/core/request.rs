@@ -223,6 +223,13 @@ pub struct Stats {
     pub transfers: usize,
     /// Whether this node was removed from the cluster by another member.
     pub removed: bool,
+    /// Whether the store of this node is an older copy of itself, and what it holds is still being
+    /// checked with the others.
+    pub doubts: bool,
+    /// Age of the oldest tombstone of a key without values, milliseconds.
+    pub oldest_tombstone_ms: Option<u64>,
+    /// Members without whose agreement tombstones can't go: away, or behind. Usually nobody.
+    pub burial_waits_for: Vec<NodeId>,
     /// Events since the start.
     pub counters: Counters,
     /// The peers.
@@ -273,6 +280,14 @@ counters! {
     sync_repaired,
     /// Times a peer was noticed to be down.
     peers_lost,
+    /// Deleted and expired keys of which the last trace was dropped.
+    buried,
+    /// Times the store of this node turned out to be an older copy, or lost.
+    stores_doubted,
+    /// Versions of such a store that no other owner knew, dropped.
+    ghosts_dropped,
+    /// Messages of peers left aside until it is known how far their stores have come.
+    distrusted,
 }
 
 /// How an operation ended.

@@ -17,10 +17,14 @@ pub(crate) enum Timer {
     Transfer,
     /// Ask owners again for keys that clients wait for.
     Await,
+    /// Let go of the last traces of deleted keys.
+    Burial,
+    /// Go on checking an older copy of the store.
+    Doubt,
 }
 
 impl Timer {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 9] = [
         Self::Heartbeat,
         Self::Retry,
         Self::Operations,
@@ -28,6 +32,8 @@ impl Timer {
         Self::Handoff,
         Self::Transfer,
         Self::Await,
+        Self::Burial,
+        Self::Doubt,
     ];
 }
 

@@ -70,6 +70,11 @@ impl Transfers {
     pub(crate) fn len(&self) -> usize {
         self.running.len()
     }
+
+    /// Keys of which a value is being fetched.
+    pub(crate) fn keys(&self) -> impl Iterator<Item = &Key> {
+        self.running.values().map(|transfer| &transfer.key)
+    }
 }
 
 impl Core {
@@ -117,7 +122,7 @@ impl Core {
         if self.is_disk_busy() {
             return; // It asks again.
         }
-        if self.index.find(&key, dot).is_none() {
+        if self.index.find(&key, dot).is_none() || self.is_doubted(&key) {
             return self.send(from, Message::Piece { tag, offset, bytes: None });
         }
         self.work(Purpose::Piece { peer: from, tag, offset }, Work::Piece { key, dot, offset, len });

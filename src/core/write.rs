@@ -21,7 +21,7 @@ use crate::{
     config::Ack,
     core::index::Verdict,
     error::{SubmitError, WriteError},
-    model::{Context, Digest, Dot, Key, Kind, Mirrors, NodeId, Version},
+    model::{Context, Digest, Dot, Key, Kind, Ledger, Mirrors, NodeId, Version},
     storage::{Change, StageId},
     wire::{AckStatus, Message},
 };
@@ -218,6 +218,7 @@ impl Core {
             Verdict::Overtaken(by) => return self.await_store(by, Waiter::Peer(from, tag)),
             Verdict::New(_) => match value {
                 _ if self.is_disk_busy() => AckStatus::Busy,
+                _ if Ledger::is_named(&key) => AckStatus::Failed,
                 _ if Self::is_bare(&version) && version.digest != Digest::of(b"") => AckStatus::Failed,
                 _ if version.kind == Kind::Tombstone && version.len != 0 => AckStatus::Failed,
                 Some(value) if version.matches(&value) => {
@@ -247,6 +248,7 @@ impl Core {
         };
         #[cfg(turbopump_mutation = "ack_before_store")]
         self.tell(waiter, AckStatus::Stored);
+        self.disturb(key);
         self.index.begin(key, version.clone());
         self.handoff_begun(key, &version);
         self.writes.storing.insert(dot, vec![waiter]);
@@ -268,6 +270,7 @@ impl Core {
             }
             Err(error) => {
                 self.counters.storage_failed += 1;
+                self.note_unsure(key);
                 // Copies of it may live elsewhere: what it covered must not be claimed again.
                 let known = self.index.context(key);
                 self.naming.forget(key, &known);

@@ -22,6 +22,9 @@ pub enum KeyError {
     /// Longer than [`MAX_KEY_BYTES`].
     #[error("a key has at most 1024 bytes, this one has {0}")]
     TooLong(usize),
+    /// What a node keeps in its store about the store itself.
+    #[error("this name belongs to the store itself")]
+    Reserved,
 }
 
 impl Key {

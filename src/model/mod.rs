@@ -6,6 +6,7 @@
 
 mod context;
 mod key;
+mod ledger;
 mod member;
 mod members_file;
 mod node_id;
@@ -16,6 +17,7 @@ mod version;
 
 pub use context::{Context, ContextError, MAX_RANGES_PER_ACTOR};
 pub use key::{Key, KeyError, MAX_KEY_BYTES};
+pub use ledger::{Ledger, LedgerError};
 pub use member::{MAX_ADDRS, Member, MemberState, Members};
 pub use members_file::{MembersFile, MembersFileError};
 pub use node_id::{MAX_NODE_ID_BYTES, NodeId, NodeIdError};

@@ -10,7 +10,7 @@ use super::{
 use crate::{
     config::Ack,
     core::{Core, Done, Input, JobId, Now, OpId, Outcome, Output, Work},
-    model::{Dot, Key, Members, MembersFile, Version},
+    model::{Dot, Key, Ledger, Members, MembersFile, Version},
     storage::Change,
     wire::{Message, SendRefused},
 };
@@ -119,7 +119,9 @@ impl World {
 
     fn give_work(&mut self, n: usize, job: JobId, work: Work) -> Option<(JobId, Done)> {
         self.trace.note(self.now_us, n, job.0, || format!("disk {job:?} {work:?}"));
-        if let Work::Change(change) = &work {
+        if let Work::Change(change) = &work
+            && !Ledger::is_named(change.key())
+        {
             self.check_change(n, job, change);
         }
         let given = self.nodes[n].disk.give(job, work);
@@ -156,8 +158,17 @@ impl World {
 
     /// A node drops copies: somebody else has to have them, or to have had them before a disaster.
     fn check_dropped(&mut self, n: usize, dots: &[Dot]) {
+        let wall_ms = self.nodes[n].wall_ms(self.now_us);
+        let is_dead = |dot: &Dot| self.oracle.find(*dot).is_some_and(|k| !k.version.is_live(wall_ms));
+        let dead: Vec<Dot> = dots.iter().copied().filter(is_dead).collect();
+        let buried = self.oracle.closure(dead);
         for dot in self.oracle.closure(dots.iter().copied()) {
-            if self.is_held(dot) || !self.oracle.find(dot).is_some_and(|k| k.acknowledged && !k.excused) {
+            if self.is_held(dot) {
+                continue;
+            }
+            let Some(known) = self.oracle.find_mut(dot) else { continue };
+            known.buried |= buried.contains(&dot);
+            if known.buried || known.excused || !known.acknowledged {
                 continue;
             }
             if self.oracle.holders_ever(dot).iter().any(|m| self.struck.contains(m)) {

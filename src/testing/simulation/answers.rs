@@ -8,6 +8,7 @@ use super::{
 use crate::{
     config::{Ack, Read},
     core::{Found, KeyPage, Stats, Written},
+    model::Dot,
 };
 
 /// The promise that was broken, and how.
@@ -79,8 +80,9 @@ impl World {
             && self.options.is_steady()
             && !self.options.mixed_mirrors
         {
-            let missed: Vec<_> =
-                asked.must_show.iter().filter(|dot| !self.oracle.is_covered(**dot, dots.clone())).collect();
+            let is_missed =
+                |dot: &&Dot| !self.oracle.is_covered(**dot, dots.clone()) && !self.oracle.is_buried(**dot);
+            let missed: Vec<_> = asked.must_show.iter().filter(is_missed).collect();
             if !missed.is_empty() {
                 return Err(("durability", format!("a quorum read of {:?} missed {missed:?}", found.key)));
             }
@@ -125,7 +127,7 @@ impl World {
     }
 
     /// Whether the disk of a node has this version, or one that replaced it.
-    fn has(&self, n: usize, dot: crate::model::Dot) -> bool {
+    fn has(&self, n: usize, dot: Dot) -> bool {
         let Some(known) = self.oracle.find(dot) else { return false };
         let kept = names(self.nodes[n].disk.of(&known.key).iter().map(|kept| &kept.version));
         self.oracle.is_covered(dot, kept)

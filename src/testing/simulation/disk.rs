@@ -15,7 +15,7 @@ use bytes::{Bytes, BytesMut};
 use super::Options;
 use crate::{
     core::{Done, JobId, Work},
-    model::{Dot, Key, Record, Seeded, Version},
+    model::{Dot, Key, Ledger, Record, Seeded, Version},
     storage::{Change, MAX_WHOLE_VALUE_BYTES, StageId},
 };
 
@@ -88,6 +88,11 @@ impl Disk {
     /// Everything on it.
     pub fn contents(&self) -> &Contents {
         &self.contents
+    }
+
+    /// What clients wrote of it: all but the ledger.
+    pub fn written(&self) -> impl Iterator<Item = (&Key, &Vec<Kept>)> {
+        self.contents.iter().filter(|(key, _)| !Ledger::is_named(key))
     }
 
     /// Replaces everything on it, as one does with a backup.

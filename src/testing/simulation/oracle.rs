@@ -85,6 +85,8 @@ pub struct Known {
     pub by_quorum: bool,
     /// All disks that had it were lost; it may be gone.
     pub excused: bool,
+    /// It was deleted or has expired, and so was what replaced it: no trace has to be left.
+    pub buried: bool,
 }
 
 /// See the [module](self).
@@ -108,7 +110,7 @@ impl Oracle {
     pub fn begin(&mut self, op: OpId, mut operation: Operation) {
         if matches!(operation.asked, Asked::Read(Read::Quorum | Read::All)) {
             let all = self.of(&operation.key);
-            operation.must_show = all.filter(|k| k.by_quorum).map(|k| k.version.dot).collect();
+            operation.must_show = all.filter(|k| k.by_quorum && !k.buried).map(|k| k.version.dot).collect();
         }
         self.operations.insert(op, operation);
     }
@@ -153,6 +155,11 @@ impl Oracle {
         if let Some(known) = self.versions.get_mut(&dot) {
             known.excused = true;
         }
+    }
+
+    /// Whether a write and what replaced it are gone for good.
+    pub fn is_buried(&self, dot: Dot) -> bool {
+        self.find(dot).is_some_and(|known| known.buried)
     }
 
     /// How many writes the most written key has seen.
@@ -264,6 +271,7 @@ impl Oracle {
             acknowledged: false,
             by_quorum: false,
             excused: false,
+            buried: false,
         };
         self.versions.insert(dot, known);
         self.keys.entry(key.clone()).or_default().push(dot);

@@ -13,6 +13,7 @@ use bytes::Bytes;
 
 use super::{
     Options,
+    disk::Kept,
     network::Network,
     node::{Node, Process, Standing},
     oracle::{Knowledge, Oracle},
@@ -20,7 +21,7 @@ use super::{
 };
 use crate::{
     core::{Core, Input, OpId, Outcome, Setup, WatchId},
-    model::{Key, Member, MembersFile, Seeded},
+    model::{Key, Ledger, Member, MembersFile, Record, Seeded},
     partition::{Everywhere, PartitionCount, Partitioner, Ring},
     wire::{FRAME_HEADER_BYTES, LinkEvent, Links, Local},
 };
@@ -185,7 +186,10 @@ impl World {
             unwritten: None,
             too_long: 0,
         };
-        for (key, all) in node.disk.contents() {
+        let ledger = node.disk.of(&Ledger::key()).iter();
+        let record = |kept: &Kept| Record { version: kept.version.clone(), value: Some(kept.value.clone()) };
+        process.core.load_ledger(&ledger.map(record).collect::<Vec<_>>());
+        for (key, all) in node.disk.written() {
             let mut order: Vec<_> = all.iter().map(|kept| kept.version.clone()).collect();
             if self.chance.percent(50) {
                 order.reverse();

@@ -15,7 +15,7 @@ pub fn check(world: &World) -> Result<(), String> {
         let node = &world.nodes[n];
         let Some(process) = &node.process else { continue };
         let keys: std::collections::BTreeSet<_> =
-            process.held.keys().chain(node.disk.contents().keys()).collect();
+            process.held.keys().chain(node.disk.written().map(|(key, _)| key)).collect();
         for key in keys {
             let kept = names(node.disk.of(key).iter().map(|kept| &kept.version));
             let (held, stored) = (process.holds(key), process.stored(key));
@@ -54,7 +54,7 @@ fn whole_ranges(world: &World, n: usize, peer: NodeId) -> Vec<RangeDigest> {
     let Some(process) = &node.process else { return Vec::new() };
     let placement: &Placement = process.core.placement();
     let mut trees = Trees::default();
-    for (key, kept) in node.disk.contents() {
+    for (key, kept) in node.disk.written() {
         let Some(mirrors) = kept.iter().map(|kept| kept.version.mirrors).max() else { continue };
         let digest = key_digest(key.hash64(), kept.iter().map(|kept| kept.version.dot));
         trees.add(placement.effective(mirrors), placement.partition(key.hash64()).0, digest);

@@ -4,7 +4,7 @@ use crate::testing::simulation::World;
 
 /// See the [module](self).
 pub fn check(world: &World) -> Result<(), String> {
-    for known in world.oracle.versions().filter(|k| k.acknowledged && !k.excused) {
+    for known in world.oracle.versions().filter(|k| k.acknowledged && !k.excused && !k.buried) {
         let dot = known.version.dot;
         if !world.is_held(dot) {
             let (key, stored_on) = (&known.key, &known.stored_on);

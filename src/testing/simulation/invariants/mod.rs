@@ -1,6 +1,7 @@
 //! What has to hold once the faults are over and the cluster had time to heal.
 
 mod agreement;
+mod burial;
 mod completion;
 mod deletion;
 mod durability;
@@ -13,11 +14,12 @@ use super::World;
 type Check = fn(&World) -> Result<(), String>;
 
 /// What the cluster has to reach, by the names of the promises.
-pub(super) const CONVERGENCE: [(&str, Check); 4] = [
+pub(super) const CONVERGENCE: [(&str, Check); 5] = [
     ("membership", membership::check),
     ("completion", completion::check),
     ("agreement", agreement::check),
     ("placement", placement::check),
+    ("burial", burial::check),
 ];
 
 /// What must be true of the state that it has reached.

@@ -10,7 +10,8 @@ use crate::{
 /// See the [module](self).
 pub fn check(world: &World) -> Result<(), String> {
     let there: Vec<usize> = world.there().collect();
-    let keys: BTreeSet<&Key> = there.iter().flat_map(|n| world.nodes[*n].disk.contents().keys()).collect();
+    let keys: BTreeSet<&Key> =
+        there.iter().flat_map(|n| world.nodes[*n].disk.written().map(|(key, _)| key)).collect();
     let Some(placement) =
         there.first().and_then(|n| world.nodes[*n].process.as_ref()).map(|p| p.core.placement())
     else {

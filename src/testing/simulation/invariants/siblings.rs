@@ -8,7 +8,7 @@ use crate::testing::simulation::World;
 /// See the [module](self).
 pub fn check(world: &World) -> Result<(), String> {
     for n in world.there() {
-        for (key, kept) in world.nodes[n].disk.contents() {
+        for (key, kept) in world.nodes[n].disk.written() {
             for version in kept.iter().map(|kept| &kept.version) {
                 let Some(known) = world.oracle.find(version.dot) else {
                     return Err(format!("node {n}, {key:?}: nobody wrote {}", version.dot));

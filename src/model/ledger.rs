@@ -1,0 +1,121 @@
+//! What a node keeps in its store about the store itself, as text.
+//!
+//! ```text
+//! turbopump ledger 1
+//! sequence 12
+//! stamp 0 7
+//! doubts
+//! kept alpha 0 5
+//! ```
+//!
+//! It lies in the store, as the value of a key that no client can name ([`Ledger::key`]), because
+//! it has to share the store's fate: be lost with it, and be restored with it.
+
+use std::{collections::BTreeMap, fmt, str::FromStr};
+
+use super::{Key, NodeId, Stamp};
+
+const NAME: &str = ".turbopump/ledger";
+const FIRST_LINE: &str = "turbopump ledger 1";
+
+/// See the [module](self).
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Ledger {
+    /// Raised each time that it is written: of two, the one with the higher number counts.
+    pub sequence: u64,
+    /// How far this store has come.
+    pub stamp: Stamp,
+    /// The store is an older copy of itself, and what it holds was not looked through yet.
+    pub doubts: bool,
+    /// How far the stores of other nodes have come.
+    pub kept: BTreeMap<NodeId, Stamp>,
+}
+
+/// A text that is no ledger.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("line {0} of the ledger does not parse")]
+pub struct LedgerError(pub usize);
+
+impl Ledger {
+    /// The key under which a store keeps it. It belongs to no partition and never travels.
+    pub fn key() -> Key {
+        Key::new(NAME).expect("a key")
+    }
+
+    /// Whether a key is the one of the ledger.
+    pub fn is_named(key: &Key) -> bool {
+        key.as_str() == NAME
+    }
+}
+
+impl FromStr for Ledger {
+    type Err = LedgerError;
+
+    fn from_str(text: &str) -> Result<Self, LedgerError> {
+        let mut ledger = Self::default();
+        for (i, line) in text.lines().enumerate() {
+            let fail = || LedgerError(i + 1);
+            let words: Vec<&str> = line.split(' ').collect();
+            let stamp = |generation: &str, number: &str| {
+                let (generation, number) = (generation.parse().ok()?, number.parse().ok()?);
+                Some(Stamp { generation, number })
+            };
+            match words.as_slice() {
+                _ if i == 0 && line == FIRST_LINE => {}
+                _ if i == 0 => return Err(fail()),
+                ["sequence", number] => ledger.sequence = number.parse().map_err(|_| fail())?,
+                ["stamp", generation, number] => {
+                    ledger.stamp = stamp(generation, number).ok_or_else(fail)?;
+                }
+                ["doubts"] => ledger.doubts = true,
+                ["kept", id, generation, number] => {
+                    let id = id.parse().map_err(|_| fail())?;
+                    ledger.kept.insert(id, stamp(generation, number).ok_or_else(fail)?);
+                }
+                _ => return Err(fail()),
+            }
+        }
+        if text.is_empty() { Err(LedgerError(1)) } else { Ok(ledger) }
+    }
+}
+
+impl fmt::Display for Ledger {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { sequence, stamp, doubts, kept } = self;
+        writeln!(f, "{FIRST_LINE}\nsequence {sequence}")?;
+        writeln!(f, "stamp {} {}", stamp.generation, stamp.number)?;
+        if *doubts {
+            writeln!(f, "doubts")?;
+        }
+        for (id, stamp) in kept {
+            writeln!(f, "kept {id} {} {}", stamp.generation, stamp.number)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ledger_comes_out_as_it_went_in() {
+        let mut ledger = Ledger { sequence: 3, doubts: true, ..Ledger::default() };
+        ledger.stamp = Stamp { generation: 1, number: 9 };
+        ledger.kept.insert("b".parse().unwrap(), Stamp { generation: 0, number: u64::MAX });
+        assert_eq!(ledger.to_string().parse(), Ok(ledger));
+        assert_eq!(Ledger::default().to_string().parse(), Ok(Ledger::default()));
+    }
+
+    #[test]
+    fn other_texts_name_the_line_that_does_not_parse() {
+        for (text, line) in [
+            ("", 1),
+            ("turbopump ledger 2\n", 1),
+            ("turbopump ledger 1\nstamp 0\n", 2),
+            ("turbopump ledger 1\nsequence 1\nkept a/b 0 1\n", 3),
+        ] {
+            assert_eq!(text.parse::<Ledger>(), Err(LedgerError(line)), "{text:?}");
+        }
+    }
+}
