@@ -91,7 +91,9 @@ impl Core {
         let since_ms = self.doubt.since_ms;
         let mut met = self.peers.values().filter(|p| !(p.up && p.doubts)).map(|p| p.synced_ms);
         let met_all = !self.config.active_sync || met.all(|at| at.is_some_and(|at| at > since_ms));
-        if self.doubt.walked && self.doubt.asking.is_empty() && met_all {
+        // A ghost whose removal failed is still there.
+        let is_clean = self.unsure.is_empty();
+        if self.doubt.walked && self.doubt.asking.is_empty() && met_all && is_clean {
             self.end_doubt();
         }
     }

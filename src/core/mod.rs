@@ -34,6 +34,7 @@ mod sync;
 mod tests;
 mod timers;
 mod transfer;
+mod unsure;
 mod watch;
 mod write;
 
@@ -249,6 +250,7 @@ enum Purpose {
     Store { key: Key, dot: Dot },
     Remove { key: Key },
     Ledger,
+    Check { key: Key },
     Mend { key: Key, dot: Dot },
     Copies { peer: NodeId, key: Key },
     Reply { peer: NodeId, tag: u64 },
@@ -287,6 +289,7 @@ pub struct Core {
     handoff: handoff::Handoff,
     burial: burial::Burial,
     rests: rest::Rests,
+    unsure: unsure::Unsure,
     doubt: doubt::Doubt,
     watches: watch::Watches,
     counters: Counters,
@@ -333,6 +336,7 @@ impl Core {
             handoff: handoff::Handoff::default(),
             burial: burial::Burial::default(),
             rests: rest::Rests::default(),
+            unsure: unsure::Unsure::default(),
             doubt: doubt::Doubt::default(),
             watches: watch::Watches::default(),
             counters: Counters::default(),
@@ -487,6 +491,7 @@ impl Core {
             (Some(Purpose::Remove { key }), Done::Changed(result)) => self.remove_done(&key, result),
             (Some(Purpose::Ledger), Done::Changed(result)) => self.ledger_written(result),
             (Some(Purpose::Mend { key, dot }), Done::Changed(result)) => self.mended(&key, dot, result),
+            (Some(Purpose::Check { key }), Done::Records(result)) => self.checked(&key, result),
             (Some(Purpose::Copies { peer, key }), Done::Records(result)) => {
                 self.copies_loaded(peer, &key, result);
             }
@@ -512,6 +517,7 @@ impl Core {
             Timer::Await => self.repeat_awaits(),
             Timer::Burial => self.continue_burial(),
             Timer::Doubt => self.continue_doubt(),
+            Timer::Check => self.check_unsure(),
         }
     }
 

@@ -3,7 +3,7 @@
 //! A key **rests** while a round is under way that this node agreed to. Any version of it that
 //! comes in, or goes out again with a repair, disturbs it: then this node does not agree any more.
 //!
-//! Limits: `MAX_RESTS` rounds of others at once; the keys whose storage this node is not sure of.
+//! Limits: `MAX_RESTS` rounds at once.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,17 +17,11 @@ use crate::{
 const MAX_RESTS: usize = 1_024;
 /// A round of which nothing is heard any more is over.
 const REST_MS: u64 = 30_000;
-/// Keys with a failed change that are told apart; past it no key is sure.
-const MAX_UNSURE: usize = 100_000;
 
 /// See the [module](self).
 #[derive(Debug, Default)]
 pub(crate) struct Rests {
     rests: BTreeMap<(NodeId, u64), Rest>,
-    /// Keys of which versions are being removed from storage, and how many removals.
-    removing: BTreeMap<Key, usize>,
-    /// Keys of which a change failed: what storage has of them is known after a restart.
-    unsure: BTreeSet<u64>,
 }
 
 #[derive(Debug)]
@@ -150,38 +144,9 @@ impl Core {
         self.rests.rests.retain(|_, rest| rest.until_ms > now_ms);
     }
 
-    /// A removal was given to storage.
-    pub(super) fn note_removal(&mut self, key: &Key) {
-        *self.rests.removing.entry(key.clone()).or_default() += 1;
-    }
-
-    /// It ended. One that failed leaves behind what will be found by the next start.
-    pub(super) fn removal_ended(&mut self, key: &Key, is_done: bool) {
-        if let Some(count) = self.rests.removing.get_mut(key) {
-            *count -= 1;
-            if *count == 0 {
-                self.rests.removing.remove(key);
-            }
-        }
-        if !is_done {
-            self.note_unsure(key);
-        }
-    }
-
-    /// A change of a key failed: whether storage made it is unknown.
-    pub(super) fn note_unsure(&mut self, key: &Key) {
-        if self.rests.unsure.len() < MAX_UNSURE {
-            self.rests.unsure.insert(key.hash64());
-        }
-    }
-
     /// Whether this node holds nothing with this hash, or just what may go.
     fn may_rest(&self, grave: HashedKey) -> bool {
-        let is_sure = !self.rests.unsure.contains(&grave.hash) && self.rests.unsure.len() < MAX_UNSURE;
-        // Few are being removed at a time.
-        let is_removing = self.rests.removing.keys().any(|key| key.hash64() == grave.hash);
-        is_sure
-            && !is_removing
+        self.is_sure(grave.hash)
             && !self.books.wanted.doubts
             && self.index.holds_at_most(grave.hash, grave.digest, self.now.wall_ms)
     }

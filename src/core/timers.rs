@@ -21,10 +21,12 @@ pub(crate) enum Timer {
     Burial,
     /// Go on checking an older copy of the store.
     Doubt,
+    /// Read again what storage may or may not have changed.
+    Check,
 }
 
 impl Timer {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 10] = [
         Self::Heartbeat,
         Self::Retry,
         Self::Operations,
@@ -34,6 +36,7 @@ impl Timer {
         Self::Await,
         Self::Burial,
         Self::Doubt,
+        Self::Check,
     ];
 }
 

@@ -72,8 +72,8 @@ impl World {
             if self.nodes[n].standing != Standing::Member {
                 continue;
             }
-            // An operator restarts a node whose disk failed.
-            if self.nodes[n].disk.disagrees() {
+            // An operator restarts a node whose disk failed, or does not.
+            if self.nodes[n].disk.disagrees() && self.chance.percent(50) {
                 self.crash(n);
             }
             self.start(n);
