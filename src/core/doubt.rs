@@ -12,7 +12,7 @@
 //! ```
 //!
 //! Owners that have doubts themselves, or came back empty just now, know nothing and are not asked.
-//! Writes that this process named itself are beyond doubt.
+//! What comes in after that is beyond doubt, and so are tombstones: they bring nothing back.
 //!
 //! A plain read of this node may still show an old version meanwhile, as it may whenever copies differ.
 //!
@@ -22,7 +22,7 @@ use std::collections::BTreeMap;
 
 use super::{Core, Timer};
 use crate::{
-    model::{Context, Dot, Key, NodeId, Record},
+    model::{Context, Dot, Key, Kind, NodeId, Record, Version},
     wire::Message,
 };
 
@@ -61,6 +61,14 @@ impl Core {
         self.timers.set_earlier(Timer::Doubt, since_ms);
     }
 
+    /// Notes all that is here as doubtful.
+    pub(super) fn doubt_all(&mut self) {
+        for version in self.index.everything().filter(|v| !self.naming.named(v.dot)) {
+            let last = self.books.wanted.doubted.entry(version.dot.actor).or_default();
+            *last = version.dot.counter.max(*last);
+        }
+    }
+
     /// Owners changed: others may know.
     pub(super) fn doubt_anew(&mut self) {
         if self.doubt.active {
@@ -76,7 +84,7 @@ impl Core {
         }
         let is_ahead = doubt.walk.as_ref().is_none_or(|at| (at.0, &at.1) < (key.hash64(), key));
         let unclear = (is_ahead && !doubt.walked) || doubt.asking.contains_key(key);
-        unclear && self.has_foreign(key)
+        unclear && self.has_doubtful(key)
     }
 
     /// Goes on with the walk, asks again, and ends the doubts where nothing is left of them.
@@ -121,7 +129,7 @@ impl Core {
             };
             let key = place.1.clone();
             self.doubt.walk = Some(place);
-            if self.has_foreign(&key) {
+            if self.has_doubtful(&key) {
                 self.doubt.asking.insert(key.clone(), Asking::default());
                 self.begin_asking(&key);
             }
@@ -189,6 +197,7 @@ impl Core {
     fn end_doubt(&mut self) {
         self.doubt = Doubt::default();
         self.books.wanted.doubts = false;
+        self.books.wanted.doubted.clear();
         self.write_ledger();
         self.notice("what the store of this node holds was checked with the others".into());
         self.start_handoff();
@@ -197,11 +206,15 @@ impl Core {
     /// Stored versions of a key that nobody else is known to have had.
     fn ghosts(&self, key: &Key) -> Vec<Dot> {
         let Some(asking) = self.doubt.asking.get(key) else { return Vec::new() };
-        let foreign = self.index.stored(key).map(|v| v.dot).filter(|dot| !self.naming.named(*dot));
-        foreign.filter(|dot| !asking.known.contains(*dot)).collect()
+        let doubtful = self.index.stored(key).filter(|v| self.is_doubtful(v)).map(|v| v.dot);
+        doubtful.filter(|dot| !asking.known.contains(*dot)).collect()
     }
 
-    fn has_foreign(&self, key: &Key) -> bool {
-        self.index.stored(key).any(|v| !self.naming.named(v.dot))
+    fn has_doubtful(&self, key: &Key) -> bool {
+        self.index.stored(key).any(|v| self.is_doubtful(v))
+    }
+
+    fn is_doubtful(&self, version: &Version) -> bool {
+        version.kind == Kind::Value && self.books.wanted.is_doubted(version.dot)
     }
 }

@@ -150,6 +150,11 @@ impl Index {
         self.entry(key).iter().map(|h| &h.version)
     }
 
+    /// All stored versions of all keys.
+    pub(crate) fn everything(&self) -> impl Iterator<Item = &Arc<Version>> {
+        self.entries.values().flatten().filter(|h| h.stored).map(|h| &h.version)
+    }
+
     /// The stored version of a key with that name.
     pub(crate) fn find(&self, key: &Key, dot: Dot) -> Option<&Arc<Version>> {
         self.stored(key).find(|v| v.dot == dot)

@@ -223,6 +223,7 @@ impl Core {
         let stamp = Stamp { number: remembered.number + 1, ..remembered };
         self.books.wanted.stamp = stamp;
         self.books.wanted.doubts = true;
+        self.doubt_all();
         self.write_ledger();
         self.begin_doubt();
     }

@@ -5,6 +5,7 @@
 //! sequence 12
 //! stamp 0 7
 //! doubts
+//! doubted 00c0ffee00c0ffee 40
 //! kept alpha 0 5
 //! ```
 //!
@@ -13,7 +14,7 @@
 
 use std::{collections::BTreeMap, fmt, str::FromStr};
 
-use super::{Key, NodeId, Stamp};
+use super::{Actor, Dot, Key, NodeId, Stamp};
 
 const NAME: &str = ".turbopump/ledger";
 const FIRST_LINE: &str = "turbopump ledger 1";
@@ -27,6 +28,8 @@ pub struct Ledger {
     pub stamp: Stamp,
     /// The store is an older copy of itself, and what it holds was not looked through yet.
     pub doubts: bool,
+    /// Of whom, and up to which counter: all that the copy held.
+    pub doubted: BTreeMap<Actor, u64>,
     /// How far the stores of other nodes have come.
     pub kept: BTreeMap<NodeId, Stamp>,
 }
@@ -40,6 +43,11 @@ impl Ledger {
     /// The key under which a store keeps it. It belongs to no partition and never travels.
     pub fn key() -> Key {
         Key::new(NAME).expect("a key")
+    }
+
+    /// Whether the store held a write when it turned out to be an older copy, as far as is known.
+    pub fn is_doubted(&self, dot: Dot) -> bool {
+        self.doubted.get(&dot.actor).is_some_and(|last| dot.counter <= *last)
     }
 
     /// Whether a key is the one of the ledger.
@@ -68,6 +76,10 @@ impl FromStr for Ledger {
                     ledger.stamp = stamp(generation, number).ok_or_else(fail)?;
                 }
                 ["doubts"] => ledger.doubts = true,
+                ["doubted", actor, counter] => {
+                    let actor = actor.parse().map_err(|_| fail())?;
+                    ledger.doubted.insert(actor, counter.parse().map_err(|_| fail())?);
+                }
                 ["kept", id, generation, number] => {
                     let id = id.parse().map_err(|_| fail())?;
                     ledger.kept.insert(id, stamp(generation, number).ok_or_else(fail)?);
@@ -81,11 +93,14 @@ impl FromStr for Ledger {
 
 impl fmt::Display for Ledger {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { sequence, stamp, doubts, kept } = self;
+        let Self { sequence, stamp, doubts, doubted, kept } = self;
         writeln!(f, "{FIRST_LINE}\nsequence {sequence}")?;
         writeln!(f, "stamp {} {}", stamp.generation, stamp.number)?;
         if *doubts {
             writeln!(f, "doubts")?;
+        }
+        for (actor, counter) in doubted {
+            writeln!(f, "doubted {actor:?} {counter}")?;
         }
         for (id, stamp) in kept {
             writeln!(f, "kept {id} {} {}", stamp.generation, stamp.number)?;
@@ -102,6 +117,7 @@ mod tests {
     fn a_ledger_comes_out_as_it_went_in() {
         let mut ledger = Ledger { sequence: 3, doubts: true, ..Ledger::default() };
         ledger.stamp = Stamp { generation: 1, number: 9 };
+        ledger.doubted.insert(Actor(7), 12);
         ledger.kept.insert("b".parse().unwrap(), Stamp { generation: 0, number: u64::MAX });
         assert_eq!(ledger.to_string().parse(), Ok(ledger));
         assert_eq!(Ledger::default().to_string().parse(), Ok(Ledger::default()));
