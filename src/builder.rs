@@ -24,7 +24,7 @@ use crate::{
         Callbacks, Clock, Disk, EventLoop, Home, Mailbox, Parts, Shared, SystemClock, Task, WAKER, now,
     },
     error::StartError,
-    model::{Ledger, MAX_ADDRS, Member, Mirrors, NodeId},
+    model::{Ledger, MAX_ADDRS, Member, MemberState, Mirrors, NodeId},
     node::{Inner, Node},
     partition::{PartitionCount, Partitioner, Ring},
     storage::{MemoryStorage, Storage},
@@ -224,17 +224,18 @@ impl NodeBuilder {
 
         let mut addrs = vec![self.advertise.unwrap_or(addr)];
         let (mut peers, mut generation, mut weight) = (self.members, 0, 1);
+        let mut state = MemberState::Active;
         if let Some(file) = file {
             // Further addresses of this node stand where a person put them; old ones of its own go.
             let others = file.this.addrs.into_iter().filter(|a| self.advertise.is_some() && *a != addr);
             addrs.extend(others.filter(|a| Some(*a) != self.advertise));
             addrs.truncate(MAX_ADDRS);
-            (generation, weight) = (file.this.generation, file.this.weight);
+            (generation, weight, state) = (file.this.generation, file.this.weight, file.this.state);
             peers.extend(file.peers);
         }
         peers.retain(|m| m.id != id);
         let weight = self.weight.unwrap_or(weight);
-        let this = Member { generation, revision: at.wall_ms, weight, ..Member::new(id, addrs) };
+        let this = Member { generation, state, revision: at.wall_ms, weight, ..Member::new(id, addrs) };
         let local = Local {
             id,
             cluster: self.cluster,

@@ -68,6 +68,9 @@ pub enum SubmitError {
     /// The node is shutting down or has stopped.
     #[error("the node is stopping")]
     Stopping,
+    /// The node has left the cluster, or was removed from it: nobody would get what is written here.
+    #[error("this node is no member of its cluster any more, ask another one")]
+    NoMember,
 }
 
 /// A write did not reach what was asked for.
@@ -143,6 +146,9 @@ pub enum MemberError {
     /// A node does not add or remove itself.
     #[error("node {0} is this node")]
     Myself(NodeId),
+    /// Nobody else could hold what this node holds.
+    #[error("the last member can't leave: there is nobody to give its copies to")]
+    LastMember,
     /// A limit on members or addresses.
     #[error("{0}")]
     Limit(String),

@@ -82,7 +82,9 @@ pub mod wire;
 pub use builder::NodeBuilder;
 pub use bytes::Bytes;
 pub use config::{Ack, Config, Read};
-pub use core::{Counters, Event, KeyInfo, KeyPage, MemberInfo, PeerStats, Progress, Stats, Written};
+pub use core::{
+    Counters, Departure, Event, KeyInfo, KeyPage, MemberInfo, PeerStats, Progress, Stats, Written,
+};
 pub use driver::{Clock, SystemClock, Task};
 pub use error::{MemberError, ReadError, StartError, SubmitError, WriteError};
 pub use model::{

@@ -20,7 +20,7 @@ use crate::{
     driver::{Clock, Mail, Mailbox, Reply, Shared, Task, Ticket, Watcher, fill, now},
     error::{ReadError, SubmitError},
     model::{Context, Key, KeyError, Ledger, Mirrors, NodeId, Siblings},
-    operations::{Change, ChangeMembers, Count, Forget, Get, Keys, Put, Reading, WaitFor},
+    operations::{Change, ChangeMembers, Count, Forget, Get, Keys, Leave, Put, Reading, WaitFor},
     partition::Placement,
     storage::Storage,
 };
@@ -218,6 +218,17 @@ impl Node {
     /// Removes a member everywhere. Its copies no longer count; it is told if it can be reached.
     pub fn remove_member(&self, id: NodeId) -> ChangeMembers {
         ChangeMembers { node: self.clone(), change: Ok(Change::Remove(id)) }
+    }
+
+    /// Leaves the cluster in order: from now on this node owns nothing, it gives every copy to its
+    /// owners, and when it holds none any more it is no member: it may then be stopped for good. It
+    /// serves clients all the while, and refuses writes afterwards. Started once, it goes on, after a
+    /// restart too; [`stats`](Self::stats) tells how far it is.
+    ///
+    /// # Errors
+    /// [`MemberError::LastMember`] where no other member could hold the copies; nothing changes.
+    pub fn leave(&self) -> Leave {
+        Leave { node: self.clone(), timeout: Duration::from_secs(600) }
     }
 
     /// Who owns what at the moment.

@@ -15,7 +15,9 @@ use bytes::Bytes;
 
 use crate::{
     config::{Ack, Read},
-    core::{Found, KeyPage, Outcome, Progress, ReadRequest, Request, Stats, WriteRequest, Written},
+    core::{
+        Departure, Found, KeyPage, Outcome, Progress, ReadRequest, Request, Stats, WriteRequest, Written,
+    },
     driver::{Reply, Ticket, now},
     error::{MemberError, ReadError, SubmitError, WriteError},
     model::{Context, Digest, Key, Kind, Mirrors, NodeId, Record, Siblings},
@@ -99,7 +101,7 @@ fn submit<P: Prepare>(
         Prepared::Ask(request, bytes) => {
             let clock = node.clock();
             let convert = move |outcome| closure(P::convert(now(&*clock).wall_ms, outcome));
-            let waits = matches!(request, Request::Wait { .. });
+            let waits = matches!(request, Request::Wait { .. } | Request::Leave { .. });
             let ticket = Ticket { reply: Reply::Closure(Box::new(convert)), progress, waits, bytes };
             node.mailbox().submit(request, ticket)
         }
@@ -114,7 +116,7 @@ fn start<P: Prepare>(mut operation: P) -> Result<Pending<P::Ok, P::Error>, Submi
         Prepared::Ask(request, bytes) => {
             let clock = node.clock();
             let convert = move |outcome| completion.complete(P::convert(now(&*clock).wall_ms, outcome));
-            let waits = matches!(request, Request::Wait { .. });
+            let waits = matches!(request, Request::Wait { .. } | Request::Leave { .. });
             let ticket = Ticket { reply: Reply::Handle(Box::new(convert)), progress, waits, bytes };
             node.mailbox().submit(request, ticket)?;
         }
@@ -510,6 +512,43 @@ impl Prepare for ChangeMembers {
     fn convert(_: u64, outcome: Outcome) -> Result<(), MemberError> {
         match outcome {
             Outcome::Members(result) => result,
+            _ => Err(MemberError::Stopped),
+        }
+    }
+
+    fn node(&self) -> Node {
+        self.node.clone()
+    }
+}
+
+/// A departure: [`Node::leave`].
+#[must_use = "the node does not leave before submit, start or wait"]
+pub struct Leave {
+    pub(crate) node: Node,
+    pub(crate) timeout: Duration,
+}
+
+operation!(Leave, Departure, MemberError);
+
+impl Leave {
+    /// For how long to wait for the end; the departure goes on after that. Default 10 minutes.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+}
+
+impl Prepare for Leave {
+    type Ok = Departure;
+    type Error = MemberError;
+
+    fn prepare(self) -> Result<Prepared<Self>, SubmitError> {
+        Ok(Prepared::Ask(Request::Leave { timeout_ms: self.timeout.as_millis() as u64 }, 0))
+    }
+
+    fn convert(_: u64, outcome: Outcome) -> Result<Departure, MemberError> {
+        match outcome {
+            Outcome::Departure(result) => result,
             _ => Err(MemberError::Stopped),
         }
     }

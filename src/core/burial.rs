@@ -30,7 +30,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Core, Timer};
+use super::{Core, Timer, outbox::Peer};
 use crate::{
     model::{Key, NodeId},
     wire::{BurialStep, HashedKey, MAX_GRAVES_PER_MESSAGE, Message},
@@ -126,8 +126,9 @@ impl Core {
         if !lacking.is_empty() {
             self.burial.blockers.insert(from);
         }
-        // What it has may be what the trace is there against: it is given that.
-        if step == BurialStep::Quiet && from != self.me {
+        // What it has may be what the trace is there against: it is given that, unless it is being
+        // given something anyway.
+        if step == BurialStep::Quiet && self.peers.get(&from).is_some_and(Peer::is_idle) {
             lacking.iter().for_each(|key| self.owe(from, key));
         }
         if is_complete {

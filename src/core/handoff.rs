@@ -51,6 +51,17 @@ impl Handoff {
     pub(crate) fn len(&self) -> usize {
         self.lacking.len()
     }
+
+    /// Whether all keys were looked at, and nothing is being given away.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.walk.is_none() && self.lacking.is_empty()
+    }
+
+    /// How far the walk over all keys has come.
+    pub(crate) fn percent(&self) -> Option<u8> {
+        let place = self.walk.as_ref()?;
+        Some(place.as_ref().map_or(0, |(hash, _)| (u128::from(*hash) * 100 >> 64) as u8))
+    }
 }
 
 impl Core {

@@ -135,6 +135,11 @@ impl Index {
         self.span(hash, hash).map(|((_, key), _)| key.clone()).collect()
     }
 
+    /// Whether nothing is stored or on its way to storage.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
     /// Whether anything is stored of the key, or on its way to storage.
     pub(crate) fn contains(&self, key: &Key) -> bool {
         self.names.contains(key)

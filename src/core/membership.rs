@@ -168,10 +168,14 @@ impl Core {
         }
         self.removed = false;
         let revision = news.revision.max(mine.revision).saturating_add(1);
-        self.members.merge(&Member { generation: news.generation, revision, ..mine })
+        // Others remember that this node was leaving: it goes on.
+        let (generation, state) = (news.generation, news.state);
+        let changed = self.members.merge(&Member { generation, state, revision, ..mine });
+        self.look_whether_left();
+        changed
     }
 
-    fn members_changed(&mut self) {
+    pub(super) fn members_changed(&mut self) {
         let ids: Vec<NodeId> = self.members.present().map(|m| m.id).filter(|id| *id != self.me).collect();
         self.peers.retain(|id, _| ids.contains(id));
         for id in ids {

@@ -21,6 +21,7 @@ mod doubt;
 mod handoff;
 mod index;
 mod keys;
+mod leave;
 mod ledger;
 mod membership;
 mod naming;
@@ -42,6 +43,7 @@ use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 
 use bytes::Bytes;
 
+pub use leave::Departure;
 pub use request::{
     Counters, Event, Found, KeyInfo, KeyPage, MemberInfo, OpId, Outcome, PeerStats, Progress, ReadRequest,
     Request, Stats, WatchId, WriteRequest, Written,
@@ -56,7 +58,7 @@ use self::{
 };
 use crate::{
     config::Config,
-    model::{Dot, Key, Ledger, Member, Members, NodeId, Record, Seeded, Version},
+    model::{Dot, Key, Ledger, Member, MemberState, Members, NodeId, Record, Seeded, Version},
     partition::{PartitionCount, Partitioner, Placement},
     storage::{Change, StageId},
     wire::Message,
@@ -365,6 +367,7 @@ impl Core {
             core.start_handoff();
             core.start_ledger();
             core.arm_burial();
+            core.look_whether_left();
         });
     }
 
@@ -445,6 +448,7 @@ impl Core {
                 let outcome = self.remove_member(id);
                 self.finish(op, Outcome::Members(outcome));
             }
+            Request::Leave { timeout_ms } => self.submit_leave(op, timeout_ms),
             Request::Stats => {
                 let stats = Box::new(self.stats());
                 self.finish(op, Outcome::Stats(stats));
@@ -518,6 +522,7 @@ impl Core {
             Timer::Burial => self.continue_burial(),
             Timer::Doubt => self.continue_doubt(),
             Timer::Check => self.check_unsure(),
+            Timer::Leave => self.look_whether_left(),
         }
     }
 
@@ -597,6 +602,9 @@ impl Core {
             members: self.members.present().count(),
             owed: peers.iter().map(|p| p.owed).sum(),
             handoff: self.handoff.len(),
+            moving_percent: self.handoff.percent(),
+            safe_to_stop: self.removed || self.is_safe_to_stop(),
+            leaving: self.members.find(self.me).is_some_and(|m| m.state == MemberState::Leaving),
             operations: self.operations.len(),
             transfers: self.transfers.len(),
             removed: self.removed,

@@ -10,6 +10,8 @@ pub(crate) enum Operation {
     Write(Box<WriteOperation>),
     Read(Box<ReadOperation>),
     Wait(Box<WaitOperation>),
+    /// It waits for the end of this node's departure.
+    Leave,
 }
 
 /// The table. Bounded by the driver, which counts every operation from submit to outcome.
@@ -43,6 +45,19 @@ impl Operations {
             Some((_, Operation::Wait(wait))) => Some(wait),
             _ => None,
         }
+    }
+
+    /// Whether a client's write is under way.
+    pub(crate) fn has_writes(&self) -> bool {
+        self.all().any(|operation| matches!(operation, Operation::Write(_)))
+    }
+
+    /// Takes out those that wait for this node's departure.
+    pub(crate) fn take_leaves(&mut self) -> Vec<OpId> {
+        let is_leave = |(_, operation): &(u64, Operation)| matches!(operation, Operation::Leave);
+        let ops: Vec<OpId> = self.running.iter().filter(|(_, o)| is_leave(o)).map(|(op, _)| *op).collect();
+        ops.iter().for_each(|op| _ = self.remove(*op));
+        ops
     }
 
     /// All of them.
@@ -86,6 +101,7 @@ impl Core {
                 Some(Operation::Write(write)) => self.write_timed_out(op, *write),
                 Some(Operation::Read(read)) => self.read_timed_out(op, *read),
                 Some(Operation::Wait(wait)) => self.wait_timed_out(op, *wait),
+                Some(Operation::Leave) => self.leave_timed_out(op),
                 None => {}
             }
         }

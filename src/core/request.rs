@@ -4,6 +4,7 @@ use std::{net::SocketAddr, sync::Arc};
 
 use bytes::Bytes;
 
+use super::Departure;
 use crate::{
     config::{Ack, Read},
     error::{MemberError, ReadError, WriteError},
@@ -110,6 +111,11 @@ pub enum Request {
     },
     /// Remove a member.
     RemoveMember(NodeId),
+    /// Give all copies to others, then stop being a member.
+    Leave {
+        /// For how long to wait for the end, milliseconds.
+        timeout_ms: u64,
+    },
     /// Count.
     Stats,
 }
@@ -217,11 +223,19 @@ pub struct Stats {
     pub owed: usize,
     /// Copies held here for owners that do not have them all yet.
     pub handoff: usize,
+    /// How far this node has looked through its keys for copies that belong elsewhere, in percent,
+    /// while it does: after its start, and when members or weights changed.
+    pub moving_percent: Option<u8>,
+    /// Nothing waits here to be given to others: this node can be stopped, for a while or, if it
+    /// has left, for good.
+    pub safe_to_stop: bool,
+    /// Whether this node is leaving the cluster.
+    pub leaving: bool,
     /// Operations under way.
     pub operations: usize,
     /// Long values being fetched.
     pub transfers: usize,
-    /// Whether this node was removed from the cluster by another member.
+    /// Whether this node is no member any more: it left, or another member removed it.
     pub removed: bool,
     /// Whether the store of this node is an older copy of itself, and what it holds is still being
     /// checked with the others.
@@ -305,6 +319,8 @@ pub enum Outcome {
     Forgotten(Result<usize, WriteError>),
     /// Of a change of the member list.
     Members(Result<(), MemberError>),
+    /// Of a departure.
+    Departure(Result<Departure, MemberError>),
     /// Of a count.
     Stats(Box<Stats>),
     /// A watch was set, or could not be: the limit.

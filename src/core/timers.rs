@@ -23,10 +23,12 @@ pub(crate) enum Timer {
     Doubt,
     /// Read again what storage may or may not have changed.
     Check,
+    /// See whether a leaving node still holds anything.
+    Leave,
 }
 
 impl Timer {
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 11] = [
         Self::Heartbeat,
         Self::Retry,
         Self::Operations,
@@ -37,6 +39,7 @@ impl Timer {
         Self::Burial,
         Self::Doubt,
         Self::Check,
+        Self::Leave,
     ];
 }
 

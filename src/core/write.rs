@@ -90,8 +90,9 @@ impl Running {
 impl Core {
     pub(super) fn submit_write(&mut self, op: OpId, request: WriteRequest) {
         self.counters.writes += 1;
-        if self.is_disk_busy() {
-            let refused = Err(WriteError::Refused(SubmitError::Busy));
+        if self.removed || self.is_disk_busy() {
+            let reason = if self.removed { SubmitError::NoMember } else { SubmitError::Busy };
+            let refused = Err(WriteError::Refused(reason));
             return self.finish(op, Outcome::Written(refused));
         }
         let timeout_ms = self.timeout_ms(request.timeout_ms);
@@ -217,7 +218,7 @@ impl Core {
             Verdict::Pending => return self.await_store(version.dot, Waiter::Peer(from, tag)),
             Verdict::Overtaken(by) => return self.await_store(by, Waiter::Peer(from, tag)),
             Verdict::New(_) => match value {
-                _ if self.is_disk_busy() => AckStatus::Busy,
+                _ if self.removed || self.is_disk_busy() => AckStatus::Busy,
                 _ if Ledger::is_named(&key) => AckStatus::Failed,
                 _ if Self::is_bare(&version) && version.digest != Digest::of(b"") => AckStatus::Failed,
                 _ if version.kind == Kind::Tombstone && version.len != 0 => AckStatus::Failed,

@@ -58,8 +58,9 @@ impl Home {
     /// Replaces the members file as a whole, durably.
     pub(crate) fn keep_members(&self, me: NodeId, members: &Members) -> io::Result<()> {
         let Some(this) = members.find(me).cloned() else { return Ok(()) };
-        // A node that was removed still knows who it is.
-        let this = Member { state: MemberState::Active, ..this };
+        // A node that was removed still knows who it is; one that is leaving goes on.
+        let state = if this.is_present() { this.state } else { MemberState::Active };
+        let this = Member { state, ..this };
         let peers = members.all().filter(|m| m.id != me).cloned().collect();
         let (path, part) = (self.path.join(MEMBERS_FILE), self.path.join(format!("{MEMBERS_FILE}.part")));
         let mut file = File::create(&part)?;

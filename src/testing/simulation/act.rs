@@ -10,7 +10,7 @@ use super::{
 use crate::{
     config::Ack,
     core::{Core, Done, Input, JobId, Now, OpId, Outcome, Output, Work},
-    model::{Dot, Key, Ledger, Members, MembersFile, Version},
+    model::{Dot, Key, Ledger, Member, MemberState, Members, MembersFile, Version},
     storage::Change,
     wire::{Message, SendRefused},
 };
@@ -268,7 +268,8 @@ impl World {
         let Some(process) = &mut node.process else { return };
         process.links.admit(members);
         let Some(this) = members.find(node.id).cloned() else { return };
-        let this = crate::model::Member { state: crate::model::MemberState::Active, ..this };
+        let state = if this.is_present() { this.state } else { MemberState::Active };
+        let this = Member { state, ..this };
         let peers = members.all().filter(|m| m.id != node.id).cloned().collect();
         process.unwritten = Some(MembersFile { this, peers }.to_string());
         let number = process.number;

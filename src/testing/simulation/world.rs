@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     core::{Core, Input, OpId, Outcome, Setup, WatchId},
-    model::{Key, Ledger, Member, MembersFile, Record, Seeded},
+    model::{Key, Ledger, Member, MemberState, MembersFile, Record, Seeded},
     partition::{Everywhere, PartitionCount, Partitioner, Ring},
     wire::{FRAME_HEADER_BYTES, LinkEvent, Links, Local},
 };
@@ -136,10 +136,10 @@ impl World {
         node.processes += 1;
         node.paused_until_us = 0;
         let wall_ms = node.wall_ms(self.now_us);
-        let (mut peers, mut generation) = (node.introduced.clone(), 0);
+        let (mut peers, mut generation, mut state) = (node.introduced.clone(), 0, MemberState::Active);
         match node.members_file.as_ref().map(|text| text.parse::<MembersFile>()) {
             Some(Ok(file)) => {
-                generation = file.this.generation;
+                (generation, state) = (file.this.generation, file.this.state);
                 peers.extend(file.peers);
             }
             Some(Err(error)) => {
@@ -152,6 +152,7 @@ impl World {
         peers.retain(|m| m.id != node.id);
         let this = Member {
             generation,
+            state,
             revision: wall_ms,
             weight: node.weight,
             ..Member::new(node.id, vec![node.addr])
