@@ -72,6 +72,9 @@ pub struct Config {
     pub max_owed_per_peer: usize,
     /// How often a random co-owner is compared with. Default 2 s, 10 ms to 1 h.
     pub sync_interval: Duration,
+    /// How long a deleted or expired key is listed as such before its members are asked to let go of
+    /// its last trace. Default 1 min, 0 to 1 year. No promise hangs on it: what decides is that all agree.
+    pub bury_after: Duration,
     /// Long values being fetched at once. Default 16, at least 1.
     pub max_transfers: usize,
     /// Test only: false keeps a write here until sync spreads it. Default true.
@@ -102,6 +105,7 @@ impl Default for Config {
             max_flights_per_peer: 1_024,
             max_owed_per_peer: 100_000,
             sync_interval: Duration::from_secs(2),
+            bury_after: Duration::from_secs(60),
             max_transfers: 16,
             write_chaining: true,
             active_sync: true,
@@ -125,6 +129,7 @@ impl Config {
         within("ping_interval", self.ping_interval, ms(10), ms(60_000))?;
         within("down_after", self.down_after, self.ping_interval + ms(1), ms(3_600_000))?;
         within("retry_interval", self.retry_interval, ms(10), ms(10_000))?;
+        within("bury_after", self.bury_after, ms(0), Duration::from_secs(366 * 86_400))?;
         within("sync_interval", self.sync_interval, ms(10), ms(3_600_000))?;
         let counts = [
             ("max_operations", self.max_operations),

@@ -83,7 +83,7 @@ pub use builder::NodeBuilder;
 pub use bytes::Bytes;
 pub use config::{Ack, Config, Read};
 pub use core::{
-    Counters, Departure, Event, KeyInfo, KeyPage, MemberInfo, PeerStats, Progress, Stats, Written,
+    Counters, Departure, Event, KeyInfo, KeyPage, MemberInfo, PeerStats, Progress, Standing, Stats, Written,
 };
 pub use driver::{Clock, SystemClock, Task};
 pub use error::{MemberError, ReadError, StartError, SubmitError, WriteError};

@@ -5,7 +5,7 @@ mod common;
 use std::{sync::mpsc, time::Duration};
 
 use common::{all_up, cluster, eventually, held, id, loopback, quick, udp};
-use turbopump::{Ack, Node, Read, WriteError, transport::UdpTransport};
+use turbopump::{Ack, Node, Read, Standing, WriteError, transport::UdpTransport};
 
 #[test]
 fn a_write_on_one_node_is_read_from_every_other() {
@@ -157,7 +157,7 @@ fn lists_of_members_spread_by_themselves() {
     all_up(&nodes);
     nodes[0].remove_member(id(2)).wait().unwrap();
     eventually("the removal is known", || nodes[..2].iter().all(|n| n.members().len() == 2));
-    eventually("the removed node is told", || nodes[2].stats().wait().unwrap().removed);
+    eventually("the removed node is told", || nodes[2].stats().wait().unwrap().standing == Standing::Removed);
 }
 
 #[test]

@@ -22,8 +22,8 @@
 //! After the stable causality of Almeida and Baquero, and the server-wide clocks of Gonçalves et
 //! al., with members in the place of replicas.
 //!
-//! Nothing here is decided by age. What is young is left alone for a moment only because its copies
-//! are still on their way.
+//! Nothing here is decided by age. What is younger than [`Config::bury_after`](crate::Config::bury_after)
+//! is left alone for a while, so that its copies arrive first and people can still list it.
 //!
 //! Limits: `MAX_ROUNDS` of as many keys as a message takes; what others ask of this node stands in
 //! [`rest`](super::rest).
@@ -44,8 +44,6 @@ const ROUND_MS: u64 = 20_000;
 const STEP_MS: u64 = 500;
 /// Graves that are looked at per step.
 const MAX_LOOKED_AT: usize = 20_000;
-/// Younger ones are still spreading.
-const YOUNG_MS: u64 = 1_000;
 /// The longest pause while values are kept that will expire.
 const MAX_PAUSE_MS: u64 = 60_000;
 /// Bytes of a message around its graves, and of each of them.
@@ -82,7 +80,8 @@ impl Burial {
 impl Core {
     /// There may be something to bury soon.
     pub(super) fn arm_burial(&mut self) {
-        let Some(in_ms) = self.index.next_grave(self.now.wall_ms) else { return };
+        let after_ms = self.config.bury_after.as_millis() as u64;
+        let Some(in_ms) = self.index.next_grave(self.now.wall_ms, after_ms) else { return };
         let pause_ms = in_ms.clamp(STEP_MS, MAX_PAUSE_MS);
         self.timers.set_earlier(Timer::Burial, self.now.mono_ms + pause_ms);
     }
@@ -223,7 +222,8 @@ impl Core {
         let busy: BTreeSet<u64> =
             self.burial.rounds.values().flat_map(|r| r.graves.iter().map(|(grave, _)| grave.hash)).collect();
         let wall_ms = self.now.wall_ms;
-        let is_young = |since_ms: u64| since_ms <= wall_ms && wall_ms - since_ms < YOUNG_MS;
+        let young_ms = self.config.bury_after.as_millis() as u64;
+        let is_young = |since_ms: u64| since_ms <= wall_ms && wall_ms - since_ms < young_ms;
         let begin = self.burial.cursors[kind].take();
         let mut last = begin.as_ref();
         for (looked_at, place) in self.index.graves(kind == 1, begin.as_ref(), wall_ms).enumerate() {

@@ -60,7 +60,7 @@ impl Handoff {
     /// How far the walk over all keys has come.
     pub(crate) fn percent(&self) -> Option<u8> {
         let place = self.walk.as_ref()?;
-        Some(place.as_ref().map_or(0, |(hash, _)| (u128::from(*hash) * 100 >> 64) as u8))
+        Some(place.as_ref().map_or(0, |(hash, _)| ((u128::from(*hash) * 100) >> 64) as u8))
     }
 }
 

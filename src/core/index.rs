@@ -105,12 +105,12 @@ impl Index {
         places.range((from, Bound::Unbounded)).take_while(move |(at_ms, ..)| !expired || *at_ms <= wall_ms)
     }
 
-    /// In how many milliseconds from `wall_ms` on there will be a grave.
-    pub(crate) fn next_grave(&self, wall_ms: u64) -> Option<u64> {
-        if !self.graves.deleted.is_empty() {
-            return Some(0);
-        }
-        self.graves.expiring.first().map(|(at_ms, ..)| at_ms.saturating_sub(wall_ms))
+    /// In how many milliseconds from `wall_ms` on a grave will be `after_ms` old.
+    pub(crate) fn next_grave(&self, wall_ms: u64, after_ms: u64) -> Option<u64> {
+        let due = |(at_ms, ..): &Place| at_ms.saturating_add(after_ms).saturating_sub(wall_ms);
+        // One that a clock dated ahead does not wait.
+        let deleted = self.graves.deleted.first().map(|place| if place.0 > wall_ms { 0 } else { due(place) });
+        deleted.into_iter().chain(self.graves.expiring.first().map(due)).min()
     }
 
     /// The digest of a key of which nothing is left but tombstones and what has expired.

@@ -10,7 +10,7 @@
 //!
 //! Limits: operations (see [`operations`](super::operations)).
 
-use super::{Core, OpId, Outcome, Timer, operations::Operation};
+use super::{Core, OpId, Outcome, Standing, Timer, operations::Operation};
 use crate::{
     error::MemberError,
     model::{Member, MemberState},
@@ -63,7 +63,7 @@ impl Core {
             MemberState::Leaving => {
                 let revision = mine.revision.saturating_add(1);
                 self.members.merge(&Member { state: MemberState::Removed, revision, ..mine });
-                self.removed = true;
+                (self.removed, self.left) = (true, true);
                 self.notice("this node has left the cluster: nothing is left here, it may be stopped".into());
                 self.members_changed();
             }
@@ -79,9 +79,22 @@ impl Core {
         self.index.is_empty() && self.handoff.is_idle()
     }
 
+    pub(super) fn standing(&self) -> Standing {
+        let is_leaving = self.members.find(self.me).is_some_and(|m| m.state == MemberState::Leaving);
+        match (self.left, self.removed, is_leaving) {
+            (true, ..) => Standing::Left,
+            (_, true, _) => Standing::Removed,
+            (.., true) => Standing::Leaving,
+            _ => Standing::Member,
+        }
+    }
+
     /// Whether nothing waits here to be given to others: stopping this node leaves no copy behind that
     /// is needed elsewhere.
     pub(super) fn is_safe_to_stop(&self) -> bool {
+        if self.removed {
+            return true;
+        }
         let owes = self.peers.values().any(|peer| peer.outstanding() > 0);
         !owes && self.handoff.is_idle() && !self.operations.has_writes() && !self.books.wanted.doubts
     }

@@ -166,7 +166,7 @@ impl Core {
             self.removed = true;
             return self.members.merge(news);
         }
-        self.removed = false;
+        (self.removed, self.left) = (false, false);
         let revision = news.revision.max(mine.revision).saturating_add(1);
         // Others remember that this node was leaving: it goes on.
         let (generation, state) = (news.generation, news.state);

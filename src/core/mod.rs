@@ -46,7 +46,7 @@ use bytes::Bytes;
 pub use leave::Departure;
 pub use request::{
     Counters, Event, Found, KeyInfo, KeyPage, MemberInfo, OpId, Outcome, PeerStats, Progress, ReadRequest,
-    Request, Stats, WatchId, WriteRequest, Written,
+    Request, Standing, Stats, WatchId, WriteRequest, Written,
 };
 
 use self::{
@@ -58,7 +58,7 @@ use self::{
 };
 use crate::{
     config::Config,
-    model::{Dot, Key, Ledger, Member, MemberState, Members, NodeId, Record, Seeded, Version},
+    model::{Dot, Key, Ledger, Member, Members, NodeId, Record, Seeded, Version},
     partition::{PartitionCount, Partitioner, Placement},
     storage::{Change, StageId},
     wire::Message,
@@ -282,6 +282,7 @@ pub struct Core {
     members: Members,
     placement: Arc<Placement>,
     removed: bool,
+    left: bool,
     peers: BTreeMap<NodeId, Peer>,
     operations: Operations,
     writes: write::Writes,
@@ -329,6 +330,7 @@ impl Core {
             members,
             placement,
             removed: false,
+            left: false,
             peers: BTreeMap::new(),
             operations: Operations::default(),
             writes: write::Writes::default(),
@@ -603,11 +605,10 @@ impl Core {
             owed: peers.iter().map(|p| p.owed).sum(),
             handoff: self.handoff.len(),
             moving_percent: self.handoff.percent(),
-            safe_to_stop: self.removed || self.is_safe_to_stop(),
-            leaving: self.members.find(self.me).is_some_and(|m| m.state == MemberState::Leaving),
+            safe_to_stop: self.is_safe_to_stop(),
+            standing: self.standing(),
             operations: self.operations.len(),
             transfers: self.transfers.len(),
-            removed: self.removed,
             doubts: self.books.wanted.doubts,
             oldest_tombstone_ms: self
                 .index

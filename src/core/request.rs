@@ -210,6 +210,20 @@ pub struct PeerStats {
     pub synced_ms_ago: Option<u64>,
 }
 
+/// How a node stands to its cluster.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Standing {
+    /// It belongs to it.
+    #[default]
+    Member,
+    /// It is giving its copies to others.
+    Leaving,
+    /// It gave its copies to others and is no member any more.
+    Left,
+    /// Another member removed it.
+    Removed,
+}
+
 /// Counts of one node, taken at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
@@ -229,14 +243,12 @@ pub struct Stats {
     /// Nothing waits here to be given to others: this node can be stopped, for a while or, if it
     /// has left, for good.
     pub safe_to_stop: bool,
-    /// Whether this node is leaving the cluster.
-    pub leaving: bool,
+    /// How this node stands to its cluster.
+    pub standing: Standing,
     /// Operations under way.
     pub operations: usize,
     /// Long values being fetched.
     pub transfers: usize,
-    /// Whether this node is no member any more: it left, or another member removed it.
-    pub removed: bool,
     /// Whether the store of this node is an older copy of itself, and what it holds is still being
     /// checked with the others.
     pub doubts: bool,

@@ -2,7 +2,7 @@
 
 use std::{sync::mpsc, time::Duration};
 
-use turbopump::{Ack, Node, Read, ReadError};
+use turbopump::{Ack, Node, Read, ReadError, Standing};
 
 use crate::{
     common::{cluster, eventually, quick, udp},
@@ -108,5 +108,5 @@ fn stats_count_what_the_node_holds_and_did() {
     let stats = node.stats().wait().unwrap();
     assert_eq!((stats.keys, stats.tombstones, stats.members, stats.owed), (4, 1, 1, 0));
     assert_eq!((stats.counters.writes, stats.counters.stored, stats.counters.writes_unknown), (6, 6, 0));
-    assert_eq!((stats.operations, stats.removed), (0, false));
+    assert_eq!((stats.operations, stats.standing), (0, Standing::Member));
 }

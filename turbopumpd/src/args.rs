@@ -87,6 +87,10 @@ pub struct Args {
     #[arg(long, value_name = "HOW", env = "TURBOPUMP_DURABILITY", default_value = "synced")]
     pub durability: DurabilityArg,
 
+    /// How long a deleted key is listed as such before its last trace may go, in milliseconds
+    #[arg(long, value_name = "MS", env = "TURBOPUMP_BURY_AFTER", default_value_t = 60_000)]
+    pub bury_after: u64,
+
     /// Test only: a write stays here until sync spreads it
     #[arg(long, env = "TURBOPUMP_NO_WRITE_CHAINING", value_parser = BoolishValueParser::new())]
     pub no_write_chaining: bool,

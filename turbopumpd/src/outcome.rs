@@ -14,6 +14,7 @@ pub fn refused(e: &SubmitError) -> Reply {
         SubmitError::ValueTooLong { .. } => reply::error(413, "too_large", detail),
         SubmitError::Busy => reply::error(503, "busy", detail),
         SubmitError::Stopping => stopping(),
+        SubmitError::NoMember => reply::error(503, "no_member", detail),
     }
 }
 
@@ -49,6 +50,7 @@ pub fn not_changed(e: &MemberError) -> Reply {
             reply::error(400, "malformed_parameter", format!("The parameter uid: {e}."))
         }
         MemberError::Unknown(_) => reply::error(404, "no_such_member", sentence(&e.to_string())),
+        MemberError::LastMember => reply::error(400, "last_member", sentence(&e.to_string())),
         MemberError::Limit(_) => reply::error(400, "limit", sentence(&e.to_string())),
         MemberError::Stopped => stopping(),
     }

@@ -129,6 +129,7 @@ impl Params {
         match Key::new(text) {
             Ok(key) => Ok(Some(key)),
             Err(KeyError::Empty) => Err(ParamError::malformed("name", "a name has at least one byte")),
+            Err(KeyError::Reserved) => Err(ParamError::malformed("name", "it belongs to the store itself")),
             Err(KeyError::TooLong(len)) => Err(ParamError::TooLong { name: "name", len, max: MAX_KEY_BYTES }),
         }
     }

@@ -14,6 +14,11 @@ pub fn ok(value: &Value) -> Reply {
     json_reply(200, value)
 }
 
+/// 202 with JSON: under way.
+pub fn accepted(value: &Value) -> Reply {
+    json_reply(202, value)
+}
+
 /// An error row; `detail` is one sentence that says what to do.
 pub fn error(status: u16, code: &str, detail: impl AsRef<str>) -> Reply {
     let mut reply = json_reply(status, &json!({"error": code, "detail": detail.as_ref()}));

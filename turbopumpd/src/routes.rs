@@ -51,7 +51,7 @@ struct Route {
     call: Call,
 }
 
-const ROUTES: [Route; 13] = [
+const ROUTES: [Route; 14] = [
     Route { path: "/read", does: Does::Reads, call: calls::read },
     Route { path: "/write", does: Does::Changes, call: calls::write },
     Route { path: "/delete", does: Does::Changes, call: calls::delete },
@@ -62,6 +62,7 @@ const ROUTES: [Route; 13] = [
     Route { path: "/ring", does: Does::Reads, call: calls::ring },
     Route { path: "/add-peer", does: Does::Changes, call: calls::add_peer },
     Route { path: "/remove-peer", does: Does::Changes, call: calls::remove_peer },
+    Route { path: "/leave", does: Does::Changes, call: calls::leave },
     Route { path: "/drop", does: Does::Changes, call: calls::drop_key },
     Route { path: "/copy", does: Does::Changes, call: calls::copy },
     Route { path: "/metrics", does: Does::Reads, call: calls::metrics },
@@ -69,7 +70,7 @@ const ROUTES: [Route; 13] = [
 
 /// Whether the answer to this target takes long by nature.
 pub fn is_long(target: &str) -> bool {
-    split_target(target).0 == "/wait"
+    matches!(split_target(target).0, "/wait" | "/leave")
 }
 
 /// Finds the call of each request.
@@ -106,8 +107,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn waiting_is_the_only_call_that_is_long_by_nature() {
-        assert!(is_long("/wait?name=a"));
+    fn waiting_and_leaving_are_the_calls_that_are_long_by_nature() {
+        assert!(is_long("/wait?name=a") && is_long("/leave"));
         assert!(!is_long("/read?name=/wait") && !is_long("/waiting"));
     }
 }

@@ -25,7 +25,7 @@ use signal_hook::{
     iterator::Signals,
 };
 use turbopump::{
-    Config, Mirrors, Node, Stats,
+    Config, Mirrors, Node, NodeId, PeerStats, Standing, Stats,
     partition::Everywhere,
     storage::{Durability, FileStorage, MemoryStorage},
     transport::{UdpTransport, UdtTransport},
@@ -71,8 +71,16 @@ pub struct App {
 impl App {
     /// What `/status` says.
     pub fn status(&self, stats: &Stats) -> Value {
+        let state = match stats.standing {
+            Standing::Member => "running",
+            Standing::Leaving => "leaving",
+            Standing::Left => "left",
+            Standing::Removed => "removed",
+        };
+        let peers: Vec<Value> = stats.peers.iter().map(peer).collect();
+        let waits_for: Vec<&str> = stats.burial_waits_for.iter().map(NodeId::as_str).collect();
         json!({
-            "state": "running",
+            "state": state,
             "node": self.node.id().as_str(),
             "version": env!("CARGO_PKG_VERSION"),
             "transport": self.node.transport_kind(),
@@ -82,10 +90,28 @@ impl App {
             "members": stats.members,
             "keys": stats.keys,
             "tombstones": stats.tombstones,
+            "oldest_tombstone_ms": stats.oldest_tombstone_ms,
+            "burial_waits_for": waits_for,
             "owed": stats.owed,
+            "handoff": stats.handoff,
+            "moving_percent": stats.moving_percent,
+            "transfers": stats.transfers,
+            "checking_store": stats.doubts,
+            "safe_to_stop": stats.safe_to_stop,
+            "peers": peers,
             "uptime_ms": self.started.elapsed().as_millis() as u64,
         })
     }
+}
+
+fn peer(p: &PeerStats) -> Value {
+    json!({
+        "node": p.node.as_str(),
+        "up": p.up,
+        "owed": p.owed,
+        "in_flight": p.in_flight,
+        "synced_ms_ago": p.synced_ms_ago,
+    })
 }
 
 /// Runs the daemon until a signal ends it.
@@ -170,6 +196,7 @@ fn start_node(args: &Args) -> Result<Node, String> {
         ack: args.ack,
         max_value_bytes: args.max_value,
         sync_interval: Duration::from_millis(args.sync_interval),
+        bury_after: Duration::from_millis(args.bury_after),
         write_chaining: !args.no_write_chaining,
         active_sync: !args.no_active_sync,
         ..Config::default()

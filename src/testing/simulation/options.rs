@@ -118,7 +118,7 @@ impl Options {
             mixed_mirrors: false,
             max_value_bytes: 100,
             max_frame_bytes: 1_400,
-            config: Config::default(),
+            config: Config { bury_after: Duration::from_secs(1), ..Config::default() },
             faults: Vec::new(),
             fault_gap_us: 1_000_000,
             drop_percent: 0,
@@ -149,6 +149,7 @@ impl Options {
             max_owed_per_peer: *c.pick(&[20, 100, 100_000]),
             max_transfers: *c.pick(&[1, 2, 16]),
             max_disk_jobs: *c.pick(&[8, 100, 65_536, 65_536]),
+            bury_after: ms(500),
             ..Config::default()
         };
         let harsh = c.percent(70);

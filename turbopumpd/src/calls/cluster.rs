@@ -1,12 +1,15 @@
 //! Calls about the node itself, its cluster, and who owns what.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use serde_json::{Value, json};
-use turbopump::{Key, Member, MemberError, MemberState, Mirrors};
+use turbopump::{Departure, Key, Member, MemberError, MemberState, Mirrors};
 
 use super::{Begun, Question, begun};
 use crate::{gate::Reply, metrics as text, outcome, params::Params, reply, server::App};
+
+/// How long `/leave` waits for the end where the client does not say.
+const DEFAULT_LEAVE: Duration = Duration::from_secs(600);
 
 /// `GET /status`.
 pub fn status(app: &Arc<App>, _: &Params, question: Question) -> Begun {
@@ -48,6 +51,20 @@ pub fn remove_peer(app: &Arc<App>, params: &Params, question: Question) -> Begun
     let change = app.node.remove_member(params.node_id()?);
     let shared = app.clone();
     begun(change.submit(move |result| question.answer(changed(&shared, result))))
+}
+
+/// `POST /leave`.
+pub fn leave(app: &Arc<App>, params: &Params, question: Question) -> Begun {
+    let leave = app.node.leave().timeout(params.timeout()?.unwrap_or(DEFAULT_LEAVE));
+    begun(leave.submit(move |result| {
+        question.answer(match result {
+            Ok(Departure::Left) => reply::ok(&json!({"state": "left"})),
+            Ok(Departure::UnderWay { remaining }) => {
+                reply::accepted(&json!({"state": "leaving", "remaining": remaining}))
+            }
+            Err(e) => outcome::not_changed(&e),
+        });
+    }))
 }
 
 fn changed(app: &App, result: Result<(), MemberError>) -> Reply {

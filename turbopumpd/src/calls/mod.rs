@@ -19,7 +19,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use turbopump::SubmitError;
 
-pub use cluster::{add_peer, membership, metrics, remove_peer, ring, status};
+pub use cluster::{add_peer, leave, membership, metrics, remove_peer, ring, status};
 pub use import::copy;
 pub use listing::list_keys;
 pub use reading::{read, wait};
