@@ -398,6 +398,11 @@ impl Core {
         self.books.wanted.doubts
     }
 
+    /// Whether this node gave all that it held to others and is no member any more.
+    pub fn has_left(&self) -> bool {
+        self.left
+    }
+
     /// Copies that peers which are up have not acknowledged yet.
     pub fn unsettled(&self) -> usize {
         self.peers.values().filter(|p| p.up).map(Peer::outstanding).sum()

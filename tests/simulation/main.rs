@@ -2,6 +2,7 @@
 //!
 //! A failing seed prints the command that replays it with every event.
 
+mod burials;
 mod mutations;
 mod scenarios;
 

@@ -12,18 +12,18 @@ use turbopump::{
 /// More than any of these takes, milliseconds.
 const PATIENCE_MS: u64 = 60_000;
 
-fn cluster(nodes: usize) -> World {
+pub fn cluster(nodes: usize) -> World {
     let mut world = World::new(Options::quiet(7, nodes));
     world.run_for(2_000);
     world
 }
 
-fn key(name: &str) -> Key {
+pub fn key(name: &str) -> Key {
     Key::new(name).unwrap()
 }
 
 /// Writes and waits until it is acknowledged. Gives its name.
-fn written(world: &mut World, n: usize, write: Write) -> Dot {
+pub fn written(world: &mut World, n: usize, write: Write) -> Dot {
     let op = world.write(n, write).unwrap();
     assert!(world.run_until(PATIENCE_MS, |w| w.outcome(op).is_some()), "{:?}", world.violation());
     match world.outcome(op) {
@@ -33,7 +33,7 @@ fn written(world: &mut World, n: usize, write: Write) -> Dot {
 }
 
 /// Reads from all owners and gives the names of what is alive.
-fn alive(world: &mut World, n: usize, name: &str) -> Vec<Dot> {
+pub fn alive(world: &mut World, n: usize, name: &str) -> Vec<Dot> {
     let op = world.read(n, 0, &key(name), Read::All).unwrap();
     assert!(world.run_until(PATIENCE_MS, |w| w.outcome(op).is_some()));
     match world.outcome(op) {
@@ -42,13 +42,13 @@ fn alive(world: &mut World, n: usize, name: &str) -> Vec<Dot> {
     }
 }
 
-fn healed(world: &mut World) {
+pub fn healed(world: &mut World) {
     if let Err(violation) = world.settle() {
         panic!("{violation:?}");
     }
 }
 
-fn outsider(world: &World, name: &str, mirrors: u16) -> usize {
+pub fn outsider(world: &World, name: &str, mirrors: u16) -> usize {
     (0..7).find(|n| !world.owns(*n, &key(name), Mirrors(mirrors))).unwrap()
 }
 

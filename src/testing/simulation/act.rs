@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::{
     disk::Given,
+    node::Standing,
     oracle::{Asked, Dots, Surroundings},
     world::{Event, World},
 };
@@ -267,6 +268,10 @@ impl World {
         let node = &mut self.nodes[n];
         let Some(process) = &mut node.process else { return };
         process.links.admit(members);
+        if process.core.has_left() {
+            // Others have what it held: from now on it does not count.
+            node.standing = Standing::Removed;
+        }
         let Some(this) = members.find(node.id).cloned() else { return };
         let state = if this.is_present() { this.state } else { MemberState::Active };
         let this = Member { state, ..this };

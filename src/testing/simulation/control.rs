@@ -324,6 +324,25 @@ impl World {
         self.note_disaster(n);
     }
 
+    /// Has a node give all it holds to others and leave. Others that it needs may be away for now.
+    pub fn leave(&mut self, n: usize) -> Option<OpId> {
+        self.submit(n, 0, any_key(), Asked::Other, Request::Leave { timeout_ms: 3_600_000 })
+    }
+
+    /// Adds a member again that was removed, or has left, by the word of another one. Its disk is
+    /// what it was; a process that runs goes on.
+    pub fn add_again(&mut self, n: usize, by: usize) {
+        if self.nodes[n].standing != Standing::Removed || self.nodes[by].process.is_none() {
+            return;
+        }
+        let (id, addr) = (self.nodes[n].id, self.nodes[n].addr);
+        let request = Request::AddMember { id, addrs: vec![addr] };
+        self.submit(by, 0, any_key(), Asked::Other, request);
+        self.nodes[n].standing = Standing::Member;
+        self.write_members(by);
+        self.start(n);
+    }
+
     /// Gives a node, which is down, another weight for its next process.
     pub fn weigh(&mut self, n: usize, weight: u16) {
         self.nodes[n].weight = weight;
