@@ -134,12 +134,19 @@
 //!
 //! A delete is a write of a *tombstone*: it replaces what it covers, has siblings like any write, and
 //! spreads like one. That is why a deleted key stays deleted when a node comes back that missed the
-//! delete. **Tombstones are kept**: at present nothing removes them, and each costs about what a small
-//! key costs. [`Stats::tombstones`](crate::Stats) counts them.
+//! delete.
+//!
+//! A tombstone goes away once **every member** has agreed, in three steps, that it holds nothing of the
+//! key but that, that nothing of it is on its way, and that its store says so durably. That takes some
+//! seconds, and is asked for a minute after the delete ([`bury_after`](crate::Config::bury_after)); until
+//! then the key can be listed as deleted. A member that is away holds it up, however long that takes:
+//! [`Stats`](crate::Stats) tells how many tombstones there are, how old the oldest is, and whom they
+//! wait for. One that is gone for good is waited for until it is removed from the members.
 //!
 //! [`expires_in`](crate::operations::Put::expires_in) gives a version a deadline by the wall clock.
-//! From then on it is hidden from reads, waits and listings on every node whose clock agrees.
-//! **Expired versions are hidden, not removed**: the space is free when the key is written again.
+//! From then on it is hidden from reads, waits and listings on every node whose clock agrees, and
+//! removed in the same way as a tombstone. Until then it stands for a tombstone: what it replaced has to
+//! stay replaced.
 //!
 //! [`forget`](crate::Node::forget) drops this node's copies of a key without telling anybody. It is no
 //! delete: if the node owns the key, sync brings them back.
@@ -174,7 +181,11 @@
 //! A peer is its id and not its address: several nodes may share an address's host, and addresses may
 //! change. All members need the same cluster name, number of partitions and kind of partitioner; a
 //! peer that differs is refused, and the log says why. [`remove_member`](crate::Node::remove_member)
-//! takes a member out everywhere; its id counts again only when somebody adds it again.
+//! takes a member out everywhere; its id counts again only when somebody adds it again, and what its
+//! store still held then is checked with the others. Before a node is taken away for good it should
+//! [`leave`](crate::Node::leave): it gives every copy to its owners first, serves clients meanwhile,
+//! and is no member any more when it holds nothing. [`Stats::safe_to_stop`](crate::Stats) tells, at any
+//! time, whether something waits on a node for others.
 //!
 //! **Nothing between nodes is encrypted or authenticated**, and whoever reaches a UDT port can end or
 //! stall the process. The default is loopback; anything else belongs into a network where every
@@ -200,7 +211,10 @@
 //!
 //! A node that lost its disk, or was set back to an old copy of it, may come back under its old id:
 //! every start names its writes anew, so no name of a write is ever used twice, and sync gives it
-//! what it lacks.
+//! what it lacks. Its peers remember how far its store had come. A store that is behind that is told
+//! so, says it in the log, and checks what it holds: a value that no other owner knows was deleted
+//! meanwhile, and is dropped; until that is known it is given to nobody. Where all owners of a key
+//! were lost and one is restored, its copy stays.
 //!
 //! # Disks
 //!

@@ -226,7 +226,7 @@ impl Node {
     /// restart too; [`stats`](Self::stats) tells how far it is.
     ///
     /// # Errors
-    /// [`MemberError::LastMember`] where no other member could hold the copies; nothing changes.
+    /// [`LastMember`](crate::MemberError::LastMember) where no other member could hold the copies; nothing changes.
     pub fn leave(&self) -> Leave {
         Leave { node: self.clone(), timeout: Duration::from_secs(600) }
     }

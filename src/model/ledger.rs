@@ -19,7 +19,7 @@ use super::{Actor, Dot, Key, NodeId, Stamp};
 const NAME: &str = ".turbopump/ledger";
 const FIRST_LINE: &str = "turbopump ledger 1";
 
-/// See the [module](self).
+/// What a node keeps in its store about the store itself, under a key that no client can name.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Ledger {
     /// Raised each time that it is written: of two, the one with the higher number counts.
