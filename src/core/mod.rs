@@ -25,8 +25,10 @@ mod leave;
 mod ledger;
 mod membership;
 mod naming;
+mod offer;
 mod operations;
 mod outbox;
+mod ranges;
 mod read;
 mod request;
 mod rest;
@@ -39,7 +41,11 @@ mod unsure;
 mod watch;
 mod write;
 
-use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    sync::Arc,
+};
 
 use bytes::Bytes;
 
@@ -54,6 +60,7 @@ use self::{
     naming::Naming,
     operations::Operations,
     outbox::Peer,
+    sync::Salted,
     timers::{Timer, Timers},
 };
 use crate::{
@@ -254,7 +261,7 @@ enum Purpose {
     Ledger,
     Check { key: Key },
     Mend { key: Key, dot: Dot },
-    Copies { peer: NodeId, key: Key },
+    Copies { peer: NodeId, key: Key, known: Vec<Dot> },
     Reply { peer: NodeId, tag: u64 },
     Piece { peer: NodeId, tag: u64, offset: u64 },
     Stage { dot: Dot, offset: u64 },
@@ -284,6 +291,8 @@ pub struct Core {
     removed: bool,
     left: bool,
     peers: BTreeMap<NodeId, Peer>,
+    /// Those that something became owed to in this turn.
+    indebted: BTreeSet<NodeId>,
     operations: Operations,
     writes: write::Writes,
     reads: read::Reads,
@@ -332,6 +341,7 @@ impl Core {
             removed: false,
             left: false,
             peers: BTreeMap::new(),
+            indebted: BTreeSet::new(),
             operations: Operations::default(),
             writes: write::Writes::default(),
             reads: read::Reads::default(),
@@ -421,6 +431,10 @@ impl Core {
         while let Some(timer) = self.timers.expire(self.now.mono_ms) {
             self.fire(timer);
         }
+        // Only now, so that what one input owes goes into as few offers as it can.
+        for peer in std::mem::take(&mut self.indebted) {
+            self.pay(peer);
+        }
         std::mem::swap(&mut self.out, outputs);
     }
 
@@ -485,9 +499,19 @@ impl Core {
             Message::Ping { sequence, vitals } => self.on_ping(from, sequence, vitals),
             Message::Pong { sequence: _, vitals } => self.on_pong(from, vitals),
             Message::Members { entries, reply } => self.on_members(from, &entries, reply),
-            Message::Compare { ranges } => self.on_compare(from, &ranges),
-            Message::List { ranges } => self.on_list(from, &ranges),
-            Message::Want { mirrors, hashes } => self.on_want(from, mirrors, &hashes),
+            Message::Compare { round, trees } => self.on_compare(from, round, &trees),
+            Message::Equal { round } => self.on_equal(from, round),
+            Message::Parts { salt, mirrors, bits, ranges } => {
+                self.on_parts(from, Salted { salt, mirrors, bits }, ranges);
+            }
+            Message::List { salt, mirrors, bits, ranges } => {
+                self.on_list(from, Salted { salt, mirrors, bits }, ranges);
+            }
+            Message::Want { salt, mirrors, bits, ranges } => {
+                self.on_want(from, Salted { salt, mirrors, bits }, ranges);
+            }
+            Message::Offer { tag, versions } => self.on_offer(from, tag, &versions),
+            Message::OfferAck { tag, answers } => self.on_offer_ack(from, tag, &answers),
             Message::Bye => self.on_bye(from),
             Message::Bury { round, members, step, graves } => {
                 self.on_bury(from, round, members, step, graves);
@@ -503,8 +527,8 @@ impl Core {
             (Some(Purpose::Ledger), Done::Changed(result)) => self.ledger_written(result),
             (Some(Purpose::Mend { key, dot }), Done::Changed(result)) => self.mended(&key, dot, result),
             (Some(Purpose::Check { key }), Done::Records(result)) => self.checked(&key, result),
-            (Some(Purpose::Copies { peer, key }), Done::Records(result)) => {
-                self.copies_loaded(peer, &key, result);
+            (Some(Purpose::Copies { peer, key, known }), Done::Records(result)) => {
+                self.copies_loaded(peer, &key, &known, result);
             }
             (Some(Purpose::Reply { peer, tag }), Done::Records(result)) => {
                 self.reply_loaded(peer, tag, result);
@@ -523,6 +547,7 @@ impl Core {
             Timer::Retry => self.retry(),
             Timer::Operations => self.end_late_operations(),
             Timer::Sync => self.begin_sync_round(),
+            Timer::Compare => self.continue_sync(),
             Timer::Handoff => self.continue_handoff(),
             Timer::Transfer => self.retry_transfers(),
             Timer::Await => self.repeat_awaits(),

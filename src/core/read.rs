@@ -40,6 +40,13 @@ pub(crate) struct Reads {
     fetching: BTreeMap<Dot, Vec<OpId>>,
 }
 
+impl Reads {
+    /// Questions on their way.
+    pub(crate) fn asking(&self) -> usize {
+        self.asked.len()
+    }
+}
+
 /// A read that is not answered yet.
 #[derive(Debug)]
 pub(crate) struct ReadOperation {

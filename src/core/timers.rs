@@ -11,6 +11,8 @@ pub(crate) enum Timer {
     Operations,
     /// Compare with a co-owner.
     Sync,
+    /// Go on with what peers asked in comparisons.
+    Compare,
     /// Look for copies that belong elsewhere.
     Handoff,
     /// Ask again for pieces that did not come.
@@ -33,6 +35,7 @@ impl Timer {
         Self::Retry,
         Self::Operations,
         Self::Sync,
+        Self::Compare,
         Self::Handoff,
         Self::Transfer,
         Self::Await,
