@@ -14,7 +14,8 @@
 //! own. Each side decides by its own keys how to go on: few are listed, many are cut, and a listed
 //! range of which the receiver holds many is cut by it instead; so a node that holds nothing names
 //! nothing and is given everything. Checks are short and salted: a difference that one round does not
-//! see is seen by the next. What is found goes the way of every copy: offered, flown, judged by
+//! see is seen by the next. Two nodes compare once at a time: of two that ask each other at once, one
+//! is answered. What is found goes the way of every copy: offered, flown, judged by
 //! `write`. After range-based set reconciliation (Meyer 2022).
 //!
 //! This file keeps the pace; what is said of a range stands in `ranges`. Comparing means looking at
@@ -34,12 +35,14 @@ use crate::{
     wire::{Message, PARTS_PER_RANGE, RangeList, RangeParts, TreeDigest},
 };
 
-/// Keys looked at in one step, about: some milliseconds.
-const STEP_KEYS: usize = 16_384;
+/// Keys looked at in one step, about: a millisecond or two.
+const STEP_KEYS: usize = 4_096;
 /// Pause between two steps.
-const STEP_MS: u64 = 10;
+const STEP_MS: u64 = 5;
 /// Pause between two steps while clients are served.
 const BUSY_STEP_MS: u64 = 200;
+/// A comparison of which nothing was heard for so long is over.
+const UNDER_WAY_MS: u64 = 500;
 /// Rounds left out in a row while clients are served.
 const MAX_SKIPPED_ROUNDS: u32 = 15;
 /// Jobs for storage that count as being busy.
@@ -93,6 +96,9 @@ pub(super) enum Ask {
 pub(crate) struct Compared {
     /// Names the round that was begun last.
     round: u32,
+    /// When that was, unless it was answered; when something was said of a range last.
+    asked_ms: Option<u64>,
+    heard_ms: Option<u64>,
     /// When a round was answered last, and when with nothing that differs.
     pub(super) answered_ms: Option<u64>,
     pub(super) equal_ms: Option<u64>,
@@ -117,10 +123,8 @@ impl Core {
             return;
         }
         let peer = *self.chance.pick(&up);
-        // What it asked is not answered yet, or clients come first.
-        if self.sync.waiting.contains_key(&peer)
-            || (self.serves_clients() && self.sync.skipped < MAX_SKIPPED_ROUNDS)
-        {
+        // They are being compared already, or clients come first.
+        if self.is_comparing(peer) || (self.serves_clients() && self.sync.skipped < MAX_SKIPPED_ROUNDS) {
             self.sync.skipped += 1;
             return;
         }
@@ -139,6 +143,7 @@ impl Core {
         let trees = trees.map(|mirrors| TreeDigest { mirrors, sum: self.tree_sum(peer, mirrors) }).collect();
         if let Some(peer) = self.peers.get_mut(&peer) {
             peer.compared.round = round;
+            peer.compared.asked_ms = Some(self.now.mono_ms);
         }
         self.send(peer, Message::Compare { round, trees });
     }
@@ -153,6 +158,11 @@ impl Core {
         if sums.is_empty() {
             return self.send(from, Message::Equal { round });
         }
+        let lately = |at_ms: Option<u64>| at_ms.is_some_and(|at_ms| self.now.mono_ms - at_ms < UNDER_WAY_MS);
+        let asked = self.peers.get(&from).is_some_and(|peer| lately(peer.compared.asked_ms));
+        if self.is_comparing(from) || (asked && self.me < from) {
+            return;
+        }
         let open = |mirrors| Range { mirrors: Mirrors(mirrors), stretch: Stretch::WHOLE, ask: Ask::Open };
         self.look_at(from, sums.into_keys().map(open));
     }
@@ -163,7 +173,7 @@ impl Core {
             self.peers.get_mut(&from).map(|p| &mut p.compared).filter(|c| c.round == round)
         {
             (compared.answered_ms, compared.equal_ms) = (Some(now_ms), Some(now_ms));
-            compared.differing = 0;
+            (compared.differing, compared.asked_ms) = (0, None);
         }
     }
 
@@ -189,9 +199,12 @@ impl Core {
         self.look_at(from, ranges.into_iter().filter_map(want));
     }
 
-    /// A peer went down: it asks again.
+    /// A peer went down: what it was asked and asked itself is void.
     pub(super) fn sync_lost(&mut self, peer: NodeId) {
         self.sync.waiting.remove(&peer);
+        if let Some(peer) = self.peers.get_mut(&peer) {
+            (peer.compared.asked_ms, peer.compared.heard_ms) = (None, None);
+        }
     }
 
     /// Looks at what waits, as much as one step may.
@@ -226,9 +239,19 @@ impl Core {
         operations >= BUSY_OPERATIONS || self.jobs.len() >= max_jobs
     }
 
+    /// Whether a comparison with a peer is under way.
+    fn is_comparing(&self, peer: NodeId) -> bool {
+        let heard_ms = self.peers.get(&peer).and_then(|peer| peer.compared.heard_ms);
+        self.sync.waiting.contains_key(&peer)
+            || heard_ms.is_some_and(|at_ms| self.now.mono_ms - at_ms < UNDER_WAY_MS)
+    }
+
     fn look_at(&mut self, peer: NodeId, ranges: impl Iterator<Item = Range>) {
         if !self.config.active_sync {
             return;
+        }
+        if let Some(peer) = self.peers.get_mut(&peer) {
+            (peer.compared.asked_ms, peer.compared.heard_ms) = (None, Some(self.now.mono_ms));
         }
         let waiting = self.sync.waiting.entry(peer).or_default();
         let room = MAX_WAITING_RANGES.saturating_sub(waiting.len());
