@@ -32,6 +32,7 @@ mod ranges;
 mod read;
 mod request;
 mod rest;
+mod scrub;
 mod sync;
 #[cfg(test)]
 mod tests;
@@ -262,6 +263,8 @@ enum Purpose {
     Check { key: Key },
     Mend { key: Key, dot: Dot },
     Copies { peer: NodeId, key: Key, known: Vec<Dot> },
+    Scrub { key: Key },
+    ScrubPiece,
     Reply { peer: NodeId, tag: u64 },
     Piece { peer: NodeId, tag: u64, offset: u64 },
     Stage { dot: Dot, offset: u64 },
@@ -298,6 +301,7 @@ pub struct Core {
     reads: read::Reads,
     transfers: transfer::Transfers,
     sync: sync::Sync,
+    scrub: scrub::Scrub,
     handoff: handoff::Handoff,
     burial: burial::Burial,
     rests: rest::Rests,
@@ -347,6 +351,7 @@ impl Core {
             reads: read::Reads::default(),
             transfers: transfer::Transfers::default(),
             sync: sync::Sync::default(),
+            scrub: scrub::Scrub::default(),
             handoff: handoff::Handoff::default(),
             burial: burial::Burial::default(),
             rests: rest::Rests::default(),
@@ -376,6 +381,7 @@ impl Core {
             core.drop_leftovers();
             core.start_membership();
             core.start_sync();
+            core.start_scrub();
             core.start_handoff();
             core.start_ledger();
             core.arm_burial();
@@ -530,6 +536,8 @@ impl Core {
             (Some(Purpose::Copies { peer, key, known }), Done::Records(result)) => {
                 self.copies_loaded(peer, &key, &known, result);
             }
+            (Some(Purpose::Scrub { key }), Done::Records(result)) => self.scrub_read(&key, result),
+            (Some(Purpose::ScrubPiece), Done::Piece(result)) => self.scrub_piece(result),
             (Some(Purpose::Reply { peer, tag }), Done::Records(result)) => {
                 self.reply_loaded(peer, tag, result);
             }
@@ -555,6 +563,7 @@ impl Core {
             Timer::Doubt => self.continue_doubt(),
             Timer::Check => self.check_unsure(),
             Timer::Leave => self.look_whether_left(),
+            Timer::Scrub => self.continue_scrub(),
         }
     }
 
@@ -592,6 +601,9 @@ impl Core {
     }
 
     fn finish(&mut self, op: OpId, outcome: Outcome) {
+        if op == scrub::OP {
+            return self.scrub_ended(outcome);
+        }
         self.out.push(Output::Finish { op, outcome });
     }
 

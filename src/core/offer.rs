@@ -173,20 +173,18 @@ impl Core {
         }
         let mut keys = self.index.keys_at(offered.hash).into_iter();
         let Some(key) = keys.find(|key| key.check(tag) == offered.check) else { return Interest::Wanted };
-        let key = &key;
-        if self.is_doubted(key) {
-            // What is here may be dropped: it is no reason to drop it elsewhere.
-            return Interest::Coming;
-        }
-        if self.index.find(key, dot).is_some() {
-            return Interest::Known;
-        }
-        if self.index.stored(key).any(|v| v.covers(dot)) {
+        let replaced = self.index.stored(&key).any(|v| v.covers(dot));
+        if replaced || self.index.find(&key, dot).is_some() {
             // Whom sync does not tell of what replaced it has to hear of it in answer to the version.
-            let hears = self.index.mirrors(key).is_some_and(|mirrors| self.owns(from, key, mirrors));
-            return if hears { Interest::Known } else { Interest::Wanted };
+            let hears = self.index.mirrors(&key).is_some_and(|mirrors| self.owns(from, &key, mirrors));
+            return match () {
+                () if replaced && !hears => Interest::Wanted,
+                // What is here may be dropped: it is no reason to drop it elsewhere.
+                () if self.is_doubted(&key) => Interest::Coming,
+                () => Interest::Known,
+            };
         }
-        match self.index.all(key).any(|v| v.dot == dot || v.covers(dot)) {
+        match self.index.all(&key).any(|v| v.dot == dot || v.covers(dot)) {
             true => Interest::Coming,
             false => Interest::Wanted,
         }

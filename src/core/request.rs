@@ -309,6 +309,12 @@ counters! {
     handed_off,
     /// Long values fetched from peers.
     fetched,
+    /// Values read here to see whether they are whole.
+    scrubbed,
+    /// Times that a value here was found damaged, by that or by a reader.
+    damage_found,
+    /// Damaged values replaced with an owner's good copy.
+    damage_mended,
     /// Sync rounds begun here.
     sync_rounds,
     /// Keys that sync found different and asked for or sent.

@@ -232,8 +232,8 @@ impl Core {
         }
     }
 
-    /// Whether clients are waiting who come before sync.
-    fn serves_clients(&self) -> bool {
+    /// Whether clients are waiting who come before what can wait.
+    pub(super) fn serves_clients(&self) -> bool {
         let operations = self.writes.running() + self.reads.asking();
         let max_jobs = BUSY_DISK_JOBS.min(self.config.max_disk_jobs.div_ceil(2));
         operations >= BUSY_OPERATIONS || self.jobs.len() >= max_jobs

@@ -27,10 +27,12 @@ pub(crate) enum Timer {
     Check,
     /// See whether a leaving node still holds anything.
     Leave,
+    /// Read the next value to see whether it is whole.
+    Scrub,
 }
 
 impl Timer {
-    const ALL: [Self; 11] = [
+    const ALL: [Self; 13] = [
         Self::Heartbeat,
         Self::Retry,
         Self::Operations,
@@ -43,6 +45,7 @@ impl Timer {
         Self::Doubt,
         Self::Check,
         Self::Leave,
+        Self::Scrub,
     ];
 }
 
