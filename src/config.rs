@@ -75,6 +75,10 @@ pub struct Config {
     /// How long a deleted or expired key is listed as such before its members are asked to let go of
     /// its last trace. Default 1 min, 0 to 1 year. No promise hangs on it: what decides is that all agree.
     pub bury_after: Duration,
+    /// Pause between two stored values that are read to see whether they are still whole; longer by
+    /// the time that the value takes at 4 MiB/s. Default 100 ms: 100,000 keys are gone through in
+    /// three hours, for less than a thousandth of a core. 0 switches it off, else 1 ms to 1 h.
+    pub scrub_interval: Duration,
     /// Long values being fetched at once. Default 16, at least 1.
     pub max_transfers: usize,
     /// Test only: false keeps a write here until sync spreads it. Default true.
@@ -106,6 +110,7 @@ impl Default for Config {
             max_owed_per_peer: 100_000,
             sync_interval: Duration::from_secs(2),
             bury_after: Duration::from_secs(60),
+            scrub_interval: Duration::from_millis(100),
             max_transfers: 16,
             write_chaining: true,
             active_sync: true,
@@ -131,6 +136,9 @@ impl Config {
         within("retry_interval", self.retry_interval, ms(10), ms(10_000))?;
         within("bury_after", self.bury_after, ms(0), Duration::from_secs(366 * 86_400))?;
         within("sync_interval", self.sync_interval, ms(10), ms(3_600_000))?;
+        if self.scrub_interval != Duration::ZERO {
+            within("scrub_interval", self.scrub_interval, ms(1), ms(3_600_000))?;
+        }
         let counts = [
             ("max_operations", self.max_operations),
             ("max_flights_per_peer", self.max_flights_per_peer),

@@ -12,8 +12,8 @@ use turbopump::{
     },
     wire::{
         AckStatus, BurialStep, DecodeError, FRAME_HEADER_BYTES, FrameError, FrameType, HashedKey, Header,
-        Hello, MAX_CONTEXT_RANGES, MAX_HASHES_PER_WANT, Message, RangeDigest, RangeList, Refusal, Vitals,
-        WIRE_VERSION,
+        Hello, Interest, MAX_CONTEXT_RANGES, MAX_OFFERED_PER_MESSAGE, Message, Offered, RangeList,
+        RangeParts, Refusal, TreeDigest, Vitals, WIRE_VERSION,
     },
 };
 
@@ -101,28 +101,45 @@ fn entries() -> impl Strategy<Value = Member> {
     )
 }
 
-fn bounds() -> impl Strategy<Value = (Mirrors, u64, u64)> {
-    (any::<u16>(), numbers(), numbers()).prop_map(|(mirrors, a, b)| (Mirrors(mirrors), a.min(b), a.max(b)))
-}
-
-fn ranges() -> impl Strategy<Value = RangeDigest> {
-    (bounds(), numbers(), any::<u64>()).prop_map(|((mirrors, low, high), keys, sum)| RangeDigest {
-        mirrors,
-        low,
-        high,
-        keys,
-        sum,
+/// Ranges of one message: how many bits of their hashes are equal, and those bits.
+fn prefixes<T: std::fmt::Debug>(
+    each: impl Strategy<Value = T>,
+    max: usize,
+) -> impl Strategy<Value = (u8, Vec<(u64, T)>)> {
+    (0_u8..=64, vec((any::<u64>(), each), 0..max)).prop_map(|(bits, mut ranges)| {
+        let rest = u64::MAX.checked_shr(bits.into()).unwrap_or(0);
+        ranges.iter_mut().for_each(|(prefix, _)| *prefix &= !rest);
+        (bits, ranges)
     })
 }
 
-fn lists() -> impl Strategy<Value = RangeList> {
-    (bounds(), vec(any::<(u64, u64)>(), 0..10)).prop_map(|((mirrors, low, high), keys)| {
-        let within = |hash: u64| low + hash.checked_rem(high - low).unwrap_or(0);
-        let mut keys: Vec<_> =
-            keys.into_iter().map(|(hash, digest)| HashedKey { hash: within(hash), digest }).collect();
-        keys.sort();
-        RangeList { mirrors, low, high, keys }
+const CHECKS: std::ops::Range<u32> = 0..1 << 24;
+
+fn parts() -> impl Strategy<Value = (u8, Vec<RangeParts>)> {
+    prefixes(vec(CHECKS, 16), 9).prop_map(|(bits, ranges)| {
+        let parts =
+            |(prefix, checks): (u64, Vec<u32>)| RangeParts { prefix, checks: checks.try_into().unwrap() };
+        (bits, ranges.into_iter().map(parts).collect())
     })
+}
+
+fn lists() -> impl Strategy<Value = (u8, Vec<RangeList>)> {
+    prefixes(vec(CHECKS, 0..20), 9).prop_map(|(bits, ranges)| {
+        let list = |(prefix, checks)| RangeList { prefix, checks };
+        (bits, ranges.into_iter().map(list).collect())
+    })
+}
+
+fn offered() -> impl Strategy<Value = Offered> {
+    (any::<u64>(), any::<u32>(), any::<(u64, u64)>()).prop_map(|(hash, check, (actor, counter))| Offered {
+        hash,
+        check,
+        dot: Dot { actor: Actor(actor), counter },
+    })
+}
+
+fn interest() -> impl Strategy<Value = Interest> {
+    prop::sample::select(vec![Interest::Wanted, Interest::Known, Interest::Coming])
 }
 
 fn statuses() -> impl Strategy<Value = AckStatus> {
@@ -180,10 +197,31 @@ fn messages() -> impl Strategy<Value = Message> {
         (numbers(), vitals()).prop_map(|(sequence, vitals)| Message::Pong { sequence, vitals }),
         (vec(entries(), 0..5), any::<bool>())
             .prop_map(|(entries, reply)| Message::Members { entries, reply }),
-        vec(ranges(), 0..20).prop_map(|ranges| Message::Compare { ranges }),
-        vec(lists(), 0..4).prop_map(|ranges| Message::List { ranges }),
-        (any::<u16>(), vec(any::<u64>(), 0..40))
-            .prop_map(|(mirrors, hashes)| Message::Want { mirrors: Mirrors(mirrors), hashes }),
+        (any::<u32>(), vec(any::<(u16, u64)>(), 0..9)).prop_map(|(round, trees)| {
+            let tree = |(mirrors, sum)| TreeDigest { mirrors: Mirrors(mirrors), sum };
+            Message::Compare { round, trees: trees.into_iter().map(tree).collect() }
+        }),
+        any::<u32>().prop_map(|round| Message::Equal { round }),
+        (any::<u32>(), any::<u16>(), parts()).prop_map(|(salt, mirrors, (bits, ranges))| Message::Parts {
+            salt,
+            mirrors: Mirrors(mirrors),
+            bits,
+            ranges
+        }),
+        (any::<u32>(), any::<u16>(), lists()).prop_map(|(salt, mirrors, (bits, ranges))| Message::List {
+            salt,
+            mirrors: Mirrors(mirrors),
+            bits,
+            ranges
+        }),
+        (any::<u32>(), any::<u16>(), lists()).prop_map(|(salt, mirrors, (bits, ranges))| Message::Want {
+            salt,
+            mirrors: Mirrors(mirrors),
+            bits,
+            ranges
+        }),
+        (numbers(), vec(offered(), 0..40)).prop_map(|(tag, versions)| Message::Offer { tag, versions }),
+        (numbers(), vec(interest(), 0..40)).prop_map(|(tag, answers)| Message::OfferAck { tag, answers }),
         Just(Message::Bye),
         (numbers(), any::<u64>(), steps(), vec(any::<(u64, u64)>(), 0..40)).prop_map(
             |(round, members, step, graves)| {
@@ -382,24 +420,35 @@ fn counts_beyond_their_limit_or_the_bytes_are_refused_before_anything_is_allocat
     }
     let within = [0x93, 4, 1, 0xdc, 0x03, 0xff, 0xc0];
     assert_eq!(decoded(&within), (Err(DecodeError::Truncated), 0));
-    let want = Message::Want { mirrors: Mirrors(1), hashes: vec![0; MAX_HASHES_PER_WANT + 1] };
-    assert_eq!(decoded(&encoded(&want)).0, Err(DecodeError::Malformed("hashes")));
+    let offer = Offered { hash: 0, check: 0, dot: version().dot };
+    let offer = Message::Offer { tag: 1, versions: vec![offer; MAX_OFFERED_PER_MESSAGE + 1] };
+    assert_eq!(decoded(&encoded(&offer)).0, Err(DecodeError::Malformed("versions")));
+    // Ranges of one byte each: nobody means that many.
+    let mut lists = vec![0x95, 12, 0, 0, 0, 0xc6, 0, 1, 0, 0];
+    lists.resize(10 + 65_536, 0);
+    assert_eq!(decoded(&lists), (Err(DecodeError::Malformed("ranges")), 0));
     const { assert!(MAX_CONTEXT_RANGES >= 8 * MAX_RANGES_PER_ACTOR) };
 }
 
 #[test]
-fn ranges_are_not_empty_and_list_their_own_keys_in_order() {
-    let list = |low, high, hashes: &[u64]| {
-        let keys = hashes.iter().map(|&hash| HashedKey { hash, digest: 1 }).collect();
-        decoded(&encoded(&Message::List { ranges: vec![RangeList { mirrors: Mirrors(1), low, high, keys }] }))
-            .0
+fn ranges_end_where_their_bytes_do_and_have_no_more_bits_than_they_say() {
+    let list = |bits, bytes: &[u8]| {
+        let mut all = vec![0x95, 12, 0, 1, bits, 0xc4, bytes.len() as u8];
+        all.extend_from_slice(bytes);
+        decoded(&all).0
     };
-    assert!(list(5, 9, &[5, 7, 7, 9]).is_ok());
-    assert!(list(5, 5, &[]).is_ok());
-    assert_eq!(list(6, 5, &[]), Err(DecodeError::Malformed("high")));
-    for bad in [&[7, 6][..], &[4], &[10]] {
-        assert_eq!(list(5, 9, bad), Err(DecodeError::Malformed("keys")));
+    assert!(list(0, &[0]).is_ok());
+    assert!(list(12, &[0xab, 0xc0, 1, 0, 0, 7]).is_ok());
+    let malformed = |field| Err(DecodeError::Malformed(field));
+    assert_eq!(list(65, &[]), malformed("bits"));
+    for (bits, bytes) in
+        [(12, &[0xab, 0xc1, 0][..]), (12, &[0xab]), (4, &[0xa0, 2, 0, 0, 7]), (4, &[0xa8, 0])]
+    {
+        assert_eq!(list(bits, bytes), malformed("ranges"), "{bits} {bytes:?}");
     }
+    let parts = decoded(&[0x95, 18, 0, 1, 0, 0xc4, 2, 0, 0]).0;
+    assert_eq!(parts, malformed("ranges"));
+    assert_eq!(decoded(&[0x93, 20, 1, 0xc4, 1, 3]).0, malformed("answers"));
 }
 
 #[test]
@@ -485,8 +534,13 @@ fn golden_bytes() {
         addrs: vec!["127.0.0.1:1593".parse().unwrap(), "[::1]:1593".parse().unwrap()],
     };
     let mirrors = Mirrors(3);
-    let range = RangeDigest { mirrors, low: 0, high: u64::MAX, keys: 1_000, sum: 0x1122_3344_5566_7788 };
-    let list = RangeList { mirrors, low: 1, high: 2, keys: vec![HashedKey { hash: 2, digest: 0xab }] };
+    let tree = TreeDigest { mirrors, sum: 0x1122_3344_5566_7788 };
+    let mut parts = RangeParts { prefix: 0xabc << 52, checks: [0; 16] };
+    (parts.checks[0], parts.checks[15]) = (0xff_ee_dd, 1);
+    let list = RangeList { prefix: 0xabc << 52, checks: vec![1, 0xff_ee_dd] };
+    let (salt, bits) = (70_000, 12);
+    let offer = Offered { hash: 2, check: 3, dot };
+    let answers = vec![Interest::Wanted, Interest::Known, Interest::Coming];
     let mut context = Context::EMPTY;
     context.add(Actor(1), 2, 3);
     let tombstone = Version {
@@ -538,9 +592,26 @@ fn golden_bytes() {
             "930a9196a26e310101cd012c0292c4067f0000010639c41200000000000000000000000000000001\
              0639c3",
         ),
-        (Message::Compare { ranges: vec![range] }, "920b91950300cfffffffffffffffffcd03e8cf1122334455667788"),
-        (Message::List { ranges: vec![list] }, "920c9194030102c410000000000000000200000000000000ab"),
-        (Message::Want { mirrors, hashes: vec![1, u64::MAX] }, "930d03c4100000000000000001ffffffffffffffff"),
+        (Message::Compare { round: 7, trees: vec![tree] }, "930b07c40a00031122334455667788"),
+        (
+            Message::List { salt, mirrors, bits, ranges: vec![list.clone()] },
+            "950cce00011170030cc409abc002000001ffeedd",
+        ),
+        (
+            Message::Want { salt, mirrors, bits, ranges: vec![list] },
+            "950dce00011170030cc409abc002000001ffeedd",
+        ),
+        (Message::Equal { round: 7 }, "921107"),
+        (
+            Message::Parts { salt, mirrors, bits, ranges: vec![parts] },
+            "9512ce00011170030cc432abc0ffeedd000000000000000000000000000000000000000000000000\
+             000000000000000000000000000000000000000001",
+        ),
+        (
+            Message::Offer { tag: 42, versions: vec![offer] },
+            "93132ac41c000000000000000200000003fedcba98765432100000000000000102",
+        ),
+        (Message::OfferAck { tag: 42, answers }, "93142ac403000102"),
         (Message::Bye, "910e"),
         (
             Message::Bury { round: 9, members: 1, step: BurialStep::Seal, graves },

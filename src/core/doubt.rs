@@ -97,7 +97,7 @@ impl Core {
         unanswered.into_iter().for_each(|key| self.ask_around(&key));
         self.walk_on();
         let since_ms = self.doubt.since_ms;
-        let mut met = self.peers.values().filter(|p| !(p.up && p.doubts)).map(|p| p.synced_ms);
+        let mut met = self.peers.values().filter(|p| !(p.up && p.doubts)).map(|p| p.compared.equal_ms);
         let met_all = !self.config.active_sync || met.all(|at| at.is_some_and(|at| at > since_ms));
         // A ghost whose removal failed is still there.
         let is_clean = self.unsure.is_empty();

@@ -16,7 +16,7 @@ use std::{
 use smallvec::SmallVec;
 
 use crate::{
-    digest::{Sum, Trees, key_digest},
+    digest::{Trees, key_digest},
     model::{Context, Dot, Key, Kind, MAX_KEY_BYTES, Mirrors, Version},
     partition::PartitionCount,
 };
@@ -270,17 +270,6 @@ impl Index {
             let (tree, digest) = self.digest_of(*hash, entry)?;
             (tree == mirrors).then_some((*hash, key, digest))
         })
-    }
-
-    /// The digest of a range of hashes of a tree.
-    pub(crate) fn sum(&self, mirrors: Mirrors, low: u64, high: u64) -> Sum {
-        let partition = self.partitions.of(low);
-        if self.partitions.bounds(partition) == (low, high) {
-            return self.trees.sum(mirrors, partition.0);
-        }
-        let mut sum = Sum::default();
-        self.range(mirrors, low, high).for_each(|(_, _, digest)| sum.add(digest));
-        sum
     }
 
     /// Up to `limit` keys in the order of their hashes, after the place `after`.

@@ -75,6 +75,7 @@ impl Core {
         self.ground(id);
         self.reads_lost(id);
         self.transfers_lost(id);
+        self.sync_lost(id);
         self.dial(id);
     }
 

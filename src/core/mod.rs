@@ -25,11 +25,14 @@ mod leave;
 mod ledger;
 mod membership;
 mod naming;
+mod offer;
 mod operations;
 mod outbox;
+mod ranges;
 mod read;
 mod request;
 mod rest;
+mod scrub;
 mod sync;
 #[cfg(test)]
 mod tests;
@@ -39,7 +42,11 @@ mod unsure;
 mod watch;
 mod write;
 
-use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    sync::Arc,
+};
 
 use bytes::Bytes;
 
@@ -54,6 +61,7 @@ use self::{
     naming::Naming,
     operations::Operations,
     outbox::Peer,
+    sync::Salted,
     timers::{Timer, Timers},
 };
 use crate::{
@@ -254,7 +262,9 @@ enum Purpose {
     Ledger,
     Check { key: Key },
     Mend { key: Key, dot: Dot },
-    Copies { peer: NodeId, key: Key },
+    Copies { peer: NodeId, key: Key, known: Vec<Dot> },
+    Scrub { key: Key },
+    ScrubPiece,
     Reply { peer: NodeId, tag: u64 },
     Piece { peer: NodeId, tag: u64, offset: u64 },
     Stage { dot: Dot, offset: u64 },
@@ -284,11 +294,14 @@ pub struct Core {
     removed: bool,
     left: bool,
     peers: BTreeMap<NodeId, Peer>,
+    /// Those that something became owed to in this turn.
+    indebted: BTreeSet<NodeId>,
     operations: Operations,
     writes: write::Writes,
     reads: read::Reads,
     transfers: transfer::Transfers,
     sync: sync::Sync,
+    scrub: scrub::Scrub,
     handoff: handoff::Handoff,
     burial: burial::Burial,
     rests: rest::Rests,
@@ -332,11 +345,13 @@ impl Core {
             removed: false,
             left: false,
             peers: BTreeMap::new(),
+            indebted: BTreeSet::new(),
             operations: Operations::default(),
             writes: write::Writes::default(),
             reads: read::Reads::default(),
             transfers: transfer::Transfers::default(),
             sync: sync::Sync::default(),
+            scrub: scrub::Scrub::default(),
             handoff: handoff::Handoff::default(),
             burial: burial::Burial::default(),
             rests: rest::Rests::default(),
@@ -366,6 +381,7 @@ impl Core {
             core.drop_leftovers();
             core.start_membership();
             core.start_sync();
+            core.start_scrub();
             core.start_handoff();
             core.start_ledger();
             core.arm_burial();
@@ -420,6 +436,10 @@ impl Core {
         f(self);
         while let Some(timer) = self.timers.expire(self.now.mono_ms) {
             self.fire(timer);
+        }
+        // Only now, so that what one input owes goes into as few offers as it can.
+        for peer in std::mem::take(&mut self.indebted) {
+            self.pay(peer);
         }
         std::mem::swap(&mut self.out, outputs);
     }
@@ -485,9 +505,19 @@ impl Core {
             Message::Ping { sequence, vitals } => self.on_ping(from, sequence, vitals),
             Message::Pong { sequence: _, vitals } => self.on_pong(from, vitals),
             Message::Members { entries, reply } => self.on_members(from, &entries, reply),
-            Message::Compare { ranges } => self.on_compare(from, &ranges),
-            Message::List { ranges } => self.on_list(from, &ranges),
-            Message::Want { mirrors, hashes } => self.on_want(from, mirrors, &hashes),
+            Message::Compare { round, trees } => self.on_compare(from, round, &trees),
+            Message::Equal { round } => self.on_equal(from, round),
+            Message::Parts { salt, mirrors, bits, ranges } => {
+                self.on_parts(from, Salted { salt, mirrors, bits }, ranges);
+            }
+            Message::List { salt, mirrors, bits, ranges } => {
+                self.on_list(from, Salted { salt, mirrors, bits }, ranges);
+            }
+            Message::Want { salt, mirrors, bits, ranges } => {
+                self.on_want(from, Salted { salt, mirrors, bits }, ranges);
+            }
+            Message::Offer { tag, versions } => self.on_offer(from, tag, &versions),
+            Message::OfferAck { tag, answers } => self.on_offer_ack(from, tag, &answers),
             Message::Bye => self.on_bye(from),
             Message::Bury { round, members, step, graves } => {
                 self.on_bury(from, round, members, step, graves);
@@ -503,9 +533,11 @@ impl Core {
             (Some(Purpose::Ledger), Done::Changed(result)) => self.ledger_written(result),
             (Some(Purpose::Mend { key, dot }), Done::Changed(result)) => self.mended(&key, dot, result),
             (Some(Purpose::Check { key }), Done::Records(result)) => self.checked(&key, result),
-            (Some(Purpose::Copies { peer, key }), Done::Records(result)) => {
-                self.copies_loaded(peer, &key, result);
+            (Some(Purpose::Copies { peer, key, known }), Done::Records(result)) => {
+                self.copies_loaded(peer, &key, &known, result);
             }
+            (Some(Purpose::Scrub { key }), Done::Records(result)) => self.scrub_read(&key, result),
+            (Some(Purpose::ScrubPiece), Done::Piece(result)) => self.scrub_piece(result),
             (Some(Purpose::Reply { peer, tag }), Done::Records(result)) => {
                 self.reply_loaded(peer, tag, result);
             }
@@ -523,6 +555,7 @@ impl Core {
             Timer::Retry => self.retry(),
             Timer::Operations => self.end_late_operations(),
             Timer::Sync => self.begin_sync_round(),
+            Timer::Compare => self.continue_sync(),
             Timer::Handoff => self.continue_handoff(),
             Timer::Transfer => self.retry_transfers(),
             Timer::Await => self.repeat_awaits(),
@@ -530,6 +563,7 @@ impl Core {
             Timer::Doubt => self.continue_doubt(),
             Timer::Check => self.check_unsure(),
             Timer::Leave => self.look_whether_left(),
+            Timer::Scrub => self.continue_scrub(),
         }
     }
 
@@ -567,6 +601,9 @@ impl Core {
     }
 
     fn finish(&mut self, op: OpId, outcome: Outcome) {
+        if op == scrub::OP {
+            return self.scrub_ended(outcome);
+        }
         self.out.push(Output::Finish { op, outcome });
     }
 

@@ -2,39 +2,39 @@
 //!
 //! A copy goes out as a *flight*: sent, repeated with backoff, ended by an acknowledgement. What
 //! finds no room among a peer's flights, or a peer that is away, or is not acknowledged after
-//! some tries, becomes *owed*: only the key's name is kept. When the peer is there and has room,
-//! the name turns into flights of whatever versions the key has by then.
+//! some tries, becomes *owed*: only the key's name is kept. When the peer is there, the name is
+//! *offered* (`offer`), and turns into flights of what the peer lacks.
 //!
 //! ```text
-//! copy ──room, peer up──> flight ──Stored/Known──> acknowledged
-//!   └─────────else────────> owed <──tries used up, Busy, Failed, link down──┘
+//! copy ──room, peer up──> flight ──Stored/Known──────────────────────> acknowledged
+//!   │                       ^  └──tries used up, Busy, Failed──┐             ^
+//!   │                       └──loaded── wanted <──┐            v             │
+//!   └─────────else────────> owed ──────────────> offered ──> owed         known
+//!                                                  └─────────────────────────┘
 //! ```
 //!
-//! Values that do not fit into a message are offered without their bytes; the peer fetches them
-//! (`transfer`). Limits: flights and owed names per peer. Past the latter a name is dropped and
-//! sync finds the difference.
+//! Values that do not fit into a message are sent without their bytes; the peer fetches them
+//! (`transfer`). Limits: flights per peer, and names in all states before a flight. Past the latter
+//! a name is dropped and sync finds the difference.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
 
-use super::{Core, PeerStats, Purpose, Timer, Work};
+use super::{Core, PeerStats, Timer, offer::Debts, sync::Compared};
 use crate::{
-    model::{Key, Kind, NodeId, Record, Stamp, Version},
+    model::{Dot, Key, Kind, NodeId, Record, Stamp, Version},
     wire::{AckStatus, Message},
 };
 
 /// Times a copy is sent before it becomes owed.
-const MAX_TRIES: u32 = 5;
+pub(super) const MAX_TRIES: u32 = 5;
 /// How long a peer that is fetching a long value may take between two signs of life.
 const FETCHING_MS: u64 = 5_000;
 /// Pause after a peer said that it is busy.
-const BUSY_PAUSE_MS: u64 = 100;
+pub(super) const BUSY_PAUSE_MS: u64 = 100;
 /// Pause after a peer's storage failed, or it did not acknowledge anything.
-const FAILED_PAUSE_MS: u64 = 1_000;
+pub(super) const FAILED_PAUSE_MS: u64 = 1_000;
 /// The fewest flights that losses can bring a peer's window down to.
 const MIN_WINDOW: usize = 16;
 
@@ -43,7 +43,7 @@ const MIN_WINDOW: usize = 16;
 pub(crate) struct Peer {
     pub(crate) up: bool,
     pub(crate) heard_ms: u64,
-    pub(crate) synced_ms: Option<u64>,
+    pub(crate) compared: Compared,
     pub(crate) members_sent: (u64, u64),
     /// Which process speaks for it.
     incarnation: u64,
@@ -58,9 +58,9 @@ pub(crate) struct Peer {
     /// It looks through an older copy of its store.
     pub(crate) doubts: bool,
     flights: BTreeMap<u64, Flight>,
-    loading: usize,
-    owed: BTreeSet<Key>,
-    paused_until_ms: u64,
+    pub(super) loading: usize,
+    pub(super) debts: Debts,
+    pub(super) paused_until_ms: u64,
     window: usize,
 }
 
@@ -78,7 +78,7 @@ impl Peer {
         Self {
             up: false,
             heard_ms: 0,
-            synced_ms: None,
+            compared: Compared::default(),
             members_sent: (0, 0),
             incarnation: 0,
             floor: 0,
@@ -88,7 +88,7 @@ impl Peer {
             doubts: false,
             flights: BTreeMap::new(),
             loading: 0,
-            owed: BTreeSet::new(),
+            debts: Debts::default(),
             paused_until_ms: 0,
             window,
         }
@@ -108,18 +108,21 @@ impl Peer {
     }
 
     pub(super) fn stats(&self, node: NodeId, now_ms: u64) -> PeerStats {
+        let ago = |at_ms: u64| now_ms.saturating_sub(at_ms);
         PeerStats {
             node,
             up: self.up,
             in_flight: self.flights.len(),
-            owed: self.owed.len(),
-            synced_ms_ago: self.synced_ms.map(|at| now_ms.saturating_sub(at)),
+            owed: self.debts.names(),
+            synced_ms_ago: self.compared.equal_ms.map(ago),
+            compared_ms_ago: self.compared.answered_ms.map(ago),
+            differing: self.compared.differing,
         }
     }
 
-    /// Copies on their way or owed to it.
+    /// Copies on their way, offered or owed to it.
     pub(super) fn outstanding(&self) -> usize {
-        self.flights.len() + self.owed.len() + self.loading
+        self.flights.len() + self.debts.names() + self.loading
     }
 
     /// Whether it is up and nothing is on its way or owed to it.
@@ -127,7 +130,8 @@ impl Peer {
         self.up && self.outstanding() == 0
     }
 
-    fn room(&self) -> usize {
+    /// How many more copies may be on their way to it.
+    pub(super) fn room(&self) -> usize {
         self.window.saturating_sub(self.flights.len() + self.loading)
     }
 }
@@ -148,10 +152,10 @@ impl Core {
     pub(super) fn owe(&mut self, to: NodeId, key: &Key) {
         let max_owed = self.config.max_owed_per_peer;
         let Some(peer) = self.peers.get_mut(&to) else { return };
-        if peer.owed.len() < max_owed {
-            peer.owed.insert(key.clone());
+        if peer.debts.names() < max_owed {
+            peer.debts.owe(key.clone());
+            self.indebted.insert(to);
         }
-        self.pay(to);
     }
 
     pub(super) fn on_write_ack(&mut self, from: NodeId, tag: u64, status: AckStatus) {
@@ -178,7 +182,14 @@ impl Core {
         }
     }
 
-    pub(super) fn copies_loaded(&mut self, to: NodeId, key: &Key, result: Result<Vec<Record>, String>) {
+    /// A wanted key was read: what the peer does not know of it flies.
+    pub(super) fn copies_loaded(
+        &mut self,
+        to: NodeId,
+        key: &Key,
+        known: &[Dot],
+        result: Result<Vec<Record>, String>,
+    ) {
         let Some(peer) = self.peers.get_mut(&to) else { return };
         // A peer that was removed and added again in between does not count it.
         peer.loading = peer.loading.saturating_sub(1);
@@ -192,7 +203,8 @@ impl Core {
         };
         for Record { version, value } in records {
             // Read a moment ago: by now it may have been replaced.
-            if self.index.find(key, version.dot).is_none() || self.is_doubted(key) {
+            let is_passed = self.index.find(key, version.dot).is_none() || self.is_doubted(key);
+            if is_passed || known.contains(&version.dot) {
                 continue;
             }
             if !self.is_up(to) {
@@ -203,11 +215,12 @@ impl Core {
         }
     }
 
-    /// Repeats what is due, and turns owed names into flights.
+    /// Repeats what is due, and goes on with what is owed.
     pub(super) fn retry(&mut self) {
         let ids: Vec<NodeId> = self.peers.iter().filter(|(_, p)| p.up).map(|(id, _)| *id).collect();
         for id in ids {
             self.retry_peer(id);
+            self.retry_offers(id);
             self.pay(id);
         }
     }
@@ -215,30 +228,9 @@ impl Core {
     /// Everything that was on its way to a peer is owed to it now.
     pub(super) fn ground(&mut self, id: NodeId) {
         let Some(peer) = self.peers.get_mut(&id) else { return };
+        peer.debts.take_back();
         for (_, flight) in std::mem::take(&mut peer.flights) {
             self.owe(id, &flight.key);
-        }
-    }
-
-    /// Turns owed names into flights while there is room.
-    pub(super) fn pay(&mut self, to: NodeId) {
-        let now_ms = self.now.mono_ms;
-        while let Some(peer) = self.peers.get_mut(&to).filter(|p| p.up && p.room() > 0 && !p.owed.is_empty())
-        {
-            if peer.paused_until_ms > now_ms {
-                let until = peer.paused_until_ms;
-                self.timers.set_earlier(Timer::Retry, until);
-                return;
-            }
-            let Some(key) = peer.owed.pop_first() else { return };
-            // What is in doubt is found again by sync.
-            if self.index.stored(&key).next().is_none() || self.is_doubted(&key) {
-                continue;
-            }
-            if let Some(peer) = self.peers.get_mut(&to) {
-                peer.loading += 1;
-            }
-            self.work(Purpose::Copies { peer: to, key: key.clone() }, Work::Read(key));
         }
     }
 
@@ -293,7 +285,7 @@ impl Core {
     }
 
     /// The pause after the `tries`-th repetition: doubled each time, at most 32-fold.
-    fn retry_ms(&self, tries: u32) -> u64 {
+    pub(super) fn retry_ms(&self, tries: u32) -> u64 {
         (self.config.retry_interval.as_millis() as u64) << tries.min(5)
     }
 

@@ -40,6 +40,13 @@ pub(crate) struct Reads {
     fetching: BTreeMap<Dot, Vec<OpId>>,
 }
 
+impl Reads {
+    /// Questions on their way.
+    pub(crate) fn asking(&self) -> usize {
+        self.asked.len()
+    }
+}
+
 /// A read that is not answered yet.
 #[derive(Debug)]
 pub(crate) struct ReadOperation {
@@ -108,6 +115,7 @@ impl Core {
     /// Starts a read; with `waited` it ends as the outcome of a wait.
     pub(super) fn begin_read(&mut self, op: OpId, ask: ReadRequest, timeout_ms: u64, waited: bool) {
         let ReadRequest { key, read, distrust, .. } = ask;
+        self.counters.damage_found += u64::from(distrust);
         let mirrors = self.index.mirrors(&key).unwrap_or(self.config.mirrors);
         // A key may have been written with other mirrors than the default. Owners with fewer
         // mirrors come first in those with more, so asking on along the list finds it.
@@ -437,6 +445,7 @@ impl Core {
         let (key, dot) = (change.key().clone(), version.dot);
         let is_wanted = self.index.find(&key, dot) == Some(version) && !self.index.has_pending(&key);
         if is_wanted {
+            self.note_replaced(&key);
             self.work(Purpose::Mend { key, dot }, Work::Change(change));
         }
         is_wanted
@@ -445,6 +454,7 @@ impl Core {
     pub(super) fn mended(&mut self, key: &Key, dot: Dot, result: Result<(), String>) {
         match result {
             Ok(()) => {
+                self.counters.damage_mended += 1;
                 self.notice(format!("a damaged copy of {key:?} was replaced with an owner's good one"));
                 self.read_stored(dot);
             }

@@ -204,10 +204,15 @@ pub struct PeerStats {
     pub up: bool,
     /// Copies on their way to it.
     pub in_flight: usize,
-    /// Names of keys owed to it.
+    /// Names of keys that it may lack and that are not on their way yet: how far it lags behind.
     pub owed: usize,
-    /// Milliseconds since the last sync round with it; none: not since the start.
+    /// Milliseconds since a sync round with it found nothing that differs; none: not since the start.
+    /// Under constant writes there is always something on its way: see `compared_ms_ago` then.
     pub synced_ms_ago: Option<u64>,
+    /// Milliseconds since it answered a sync round last; none: not since the start.
+    pub compared_ms_ago: Option<u64>,
+    /// Keys found different between it and this node since then, in either direction.
+    pub differing: usize,
 }
 
 /// How a node stands to its cluster.
@@ -296,10 +301,20 @@ counters! {
     copies_sent,
     /// Of those, sent again for want of an acknowledgement.
     copies_resent,
+    /// Versions that peers were asked whether they lack them.
+    offered,
+    /// Of those, lacking.
+    wanted,
     /// Copies dropped here after all their owners had them.
     handed_off,
     /// Long values fetched from peers.
     fetched,
+    /// Values read here to see whether they are whole.
+    scrubbed,
+    /// Times that a value here was found damaged, by that or by a reader.
+    damage_found,
+    /// Damaged values replaced with an owner's good copy.
+    damage_mended,
     /// Sync rounds begun here.
     sync_rounds,
     /// Keys that sync found different and asked for or sent.

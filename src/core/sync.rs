@@ -2,46 +2,108 @@
 //! what the other lacks.
 //!
 //! ```text
-//! A  Compare{whole space}  ──>  B   equal: Compare{} back, done
-//! A  <── Compare{16 parts} ──   B   parts that differ are split again, by either side in turn,
-//! A  ── Compare{16 parts}  ──>  B   until few enough keys are left to name them
-//! A  <── List{hash, digest} ──  B
+//! A  Compare{a sum per tree}   ──>  B   equal: Equal back, done
+//! A  <── Parts{16 checks}      ──   B   parts that differ are cut again, by either side in turn,
+//! A  ── Parts{16 checks, ...}  ──>  B   until the one that looks holds few enough keys to list them
+//! A  <── List{a check per key} ──   B
 //! A  owes B what B lacks, and asks with Want for what it lacks itself
 //! ```
 //!
 //! Nothing is remembered between messages, so any of them may be lost: the next round finds what
-//! is left. A range of several partitions counts just those that both nodes own; smaller ranges
-//! lie within one partition. What is found goes the way of every copy: owed, flown, judged by
+//! is left. A range is a stretch of hashes; one of several partitions counts just those that both nodes
+//! own. Each side decides by its own keys how to go on: few are listed, many are cut, and a listed
+//! range of which the receiver holds many is cut by it instead; so a node that holds nothing names
+//! nothing and is given everything. Checks are short and salted: a difference that one round does not
+//! see is seen by the next. Two nodes compare once at a time: of two that ask each other at once, one
+//! is answered. What is found goes the way of every copy: offered, flown, judged by
 //! `write`. After range-based set reconciliation (Meyer 2022).
 //!
-//! Limits: ranges looked at per interval, keys per list; the rest waits for the next round.
+//! This file keeps the pace; what is said of a range stands in `ranges`. Comparing means looking at
+//! keys, so what peers ask waits in a queue per peer of which a step does so many keys, then pauses.
+//! **Clients come first**: while many operations or much work for storage is under way, pauses are
+//! twenty times as long, and no round begins here, up to some rounds in a row.
+//!
+//! Limits: keys per step, ranges waiting per peer; what does not fit waits for the next round, in
+//! which ranges are taken from another place on.
 
-use super::{Core, Timer};
+use std::collections::{BTreeMap, VecDeque};
+
+use super::{Core, Timer, ranges::Answers};
 use crate::{
-    digest::{Sum, split},
-    model::{Key, Mirrors, NodeId},
-    wire::{HashedKey, Message, RangeDigest, RangeList},
+    digest::Stretch,
+    model::{Mirrors, NodeId},
+    wire::{Message, PARTS_PER_RANGE, RangeList, RangeParts, TreeDigest},
 };
 
-/// Into how many parts a range is cut that differs.
-const PARTS: u64 = 16;
-/// Ranges with at most so many keys on both sides together are listed instead of cut.
-const MAX_LIST_KEYS: u64 = 32;
-/// Keys looked at of a range that a peer lists. It lists ranges with few keys only; one that grew
-/// since then is cut anew in the next round.
-pub(super) const MAX_HELD_KEYS: usize = 1_024;
-/// Ranges looked at per sync interval, however many differ: what bounds the cost of a permanent
-/// difference, and of a peer that asks without end.
-const MAX_RANGES_PER_INTERVAL: u64 = 100_000;
-/// Bytes of a range or of a listed key in a message, at most.
-const RANGE_BYTES: usize = 48;
-/// Versions younger than this are taken to be still on their way.
-const FRESH_MS: u64 = 1_000;
+/// Keys looked at in one step, about: a millisecond or two.
+const STEP_KEYS: usize = 4_096;
+/// Pause between two steps.
+const STEP_MS: u64 = 5;
+/// Pause between two steps while clients are served.
+const BUSY_STEP_MS: u64 = 200;
+/// A comparison of which nothing was heard for so long is over.
+const UNDER_WAY_MS: u64 = 500;
+/// Rounds left out in a row while clients are served.
+const MAX_SKIPPED_ROUNDS: u32 = 15;
+/// Jobs for storage that count as being busy.
+const BUSY_DISK_JOBS: usize = 256;
+/// Writes and reads under way that count as being busy.
+const BUSY_OPERATIONS: usize = 256;
+/// Ranges that a peer asked about and that wait: some megabytes.
+const MAX_WAITING_RANGES: usize = 16_384;
 
-/// The budget of the current interval.
+/// What waits to be compared.
 #[derive(Debug, Default)]
 pub(crate) struct Sync {
-    looked_at: u64,
+    waiting: BTreeMap<NodeId, VecDeque<Range>>,
+    /// Whose turn it was last.
+    last: Option<NodeId>,
+    next_step_ms: u64,
+    skipped: u32,
+}
+
+/// How the checks of a message were made.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) struct Salted {
+    pub(super) salt: u32,
+    pub(super) mirrors: Mirrors,
+    pub(super) bits: u8,
+}
+
+/// A range to be looked at.
+#[derive(Debug)]
+pub(super) struct Range {
+    pub(super) mirrors: Mirrors,
+    pub(super) stretch: Stretch,
+    pub(super) ask: Ask,
+}
+
+/// What a peer said of it.
+#[derive(Debug)]
+pub(super) enum Ask {
+    /// That it differs: say what is here.
+    Open,
+    /// These parts.
+    Parts(u32, [u32; PARTS_PER_RANGE]),
+    /// These keys.
+    List(u32, Vec<u32>),
+    /// That it wants these.
+    Want(u32, Vec<u32>),
+}
+
+/// What a comparison with a peer showed.
+#[derive(Debug, Default)]
+pub(crate) struct Compared {
+    /// Names the round that was begun last.
+    round: u32,
+    /// When that was, unless it was answered; when something was said of a range last.
+    asked_ms: Option<u64>,
+    heard_ms: Option<u64>,
+    /// When a round was answered last, and when with nothing that differs.
+    pub(super) answered_ms: Option<u64>,
+    pub(super) equal_ms: Option<u64>,
+    /// Keys found different since the last answer to a round.
+    pub(super) differing: usize,
 }
 
 impl Core {
@@ -56,12 +118,18 @@ impl Core {
     pub(super) fn begin_sync_round(&mut self) {
         let interval_ms = self.config.sync_interval.as_millis() as u64;
         self.timers.set(Timer::Sync, self.now.mono_ms + interval_ms);
-        self.sync.looked_at = 0;
         let up: Vec<NodeId> = self.peers.iter().filter(|(_, p)| p.up).map(|(id, _)| *id).collect();
-        if !up.is_empty() {
-            let peer = *self.chance.pick(&up);
-            self.sync_with(peer);
+        if up.is_empty() {
+            return;
         }
+        let peer = *self.chance.pick(&up);
+        // They are being compared already, or clients come first.
+        if self.is_comparing(peer) || (self.serves_clients() && self.sync.skipped < MAX_SKIPPED_ROUNDS) {
+            self.sync.skipped += 1;
+            return;
+        }
+        self.sync.skipped = 0;
+        self.sync_with(peer);
     }
 
     /// Compares everything that this node and a peer own together.
@@ -70,155 +138,156 @@ impl Core {
             return;
         }
         self.counters.sync_rounds += 1;
-        let mut trees = self.index.trees().mirrors();
-        // A node that lost its disk has no trees and asks for the usual one.
-        let usual = self.placement.effective(self.config.mirrors);
-        for mirrors in [usual, Mirrors::ALL] {
-            if !trees.contains(&mirrors) {
-                trees.push(mirrors);
-            }
+        let round = self.chance.next_u64() as u32;
+        let trees = self.index.trees().mirrors().into_iter();
+        let trees = trees.map(|mirrors| TreeDigest { mirrors, sum: self.tree_sum(peer, mirrors) }).collect();
+        if let Some(peer) = self.peers.get_mut(&peer) {
+            peer.compared.round = round;
+            peer.compared.asked_ms = Some(self.now.mono_ms);
         }
-        let whole = |mirrors| self.range_digest(peer, mirrors, 0, u64::MAX);
-        let ranges: Vec<RangeDigest> = trees.into_iter().filter_map(whole).collect();
-        self.send_compare(peer, ranges);
+        self.send(peer, Message::Compare { round, trees });
     }
 
-    pub(super) fn on_compare(&mut self, from: NodeId, theirs: &[RangeDigest]) {
-        if theirs.is_empty() {
-            if let Some(peer) = self.peers.get_mut(&from) {
-                peer.synced_ms = Some(self.now.mono_ms);
-            }
+    pub(super) fn on_compare(&mut self, from: NodeId, round: u32, theirs: &[TreeDigest]) {
+        if !self.config.active_sync {
             return;
         }
-        let (mut parts, mut lists) = (Vec::new(), Vec::new());
-        for range in theirs {
-            self.sync.looked_at += 1;
-            let RangeDigest { mirrors, low, high, .. } = *range;
-            if self.sync.looked_at > MAX_RANGES_PER_INTERVAL || !self.config.active_sync {
-                return;
-            }
-            let Some(mine) = self.range_digest(from, mirrors, low, high) else { continue };
-            if mine == *range {
-                continue;
-            }
-            if mine.keys.saturating_add(range.keys) <= MAX_LIST_KEYS || low == high {
-                lists.push(self.list(from, mirrors, low, high));
-            } else {
-                let cut = |(low, high)| self.range_digest(from, mirrors, low, high);
-                let whole = split(low, high, PARTS);
-                #[cfg(turbopump_mutation = "range_cut_short")]
-                let whole = whole.take(PARTS as usize - 1);
-                parts.extend(whole.filter_map(cut));
-            }
+        let mut sums: BTreeMap<u16, u64> = theirs.iter().map(|tree| (tree.mirrors.0, tree.sum)).collect();
+        self.index.trees().mirrors().iter().for_each(|mirrors| _ = sums.entry(mirrors.0).or_default());
+        sums.retain(|mirrors, sum| self.tree_sum(from, Mirrors(*mirrors)) != *sum);
+        if sums.is_empty() {
+            return self.send(from, Message::Equal { round });
         }
-        let is_whole = |r: &RangeDigest| (r.low, r.high) == (0, u64::MAX);
-        if parts.is_empty() && lists.is_empty() && theirs.iter().all(is_whole) {
-            self.send(from, Message::Compare { ranges: Vec::new() });
+        let lately = |at_ms: Option<u64>| at_ms.is_some_and(|at_ms| self.now.mono_ms - at_ms < UNDER_WAY_MS);
+        let asked = self.peers.get(&from).is_some_and(|peer| lately(peer.compared.asked_ms));
+        if self.is_comparing(from) || (asked && self.me < from) {
             return;
         }
-        self.send_compare(from, parts);
-        self.send_lists(from, lists);
+        let open = |mirrors| Range { mirrors: Mirrors(mirrors), stretch: Stretch::WHOLE, ask: Ask::Open };
+        self.look_at(from, sums.into_keys().map(open));
     }
 
-    pub(super) fn on_list(&mut self, from: NodeId, theirs: &[RangeList]) {
-        for RangeList { mirrors, low, high, keys } in theirs {
-            self.sync.looked_at += 1;
-            if self.sync.looked_at > MAX_RANGES_PER_INTERVAL || !self.config.active_sync {
-                return;
+    pub(super) fn on_equal(&mut self, from: NodeId, round: u32) {
+        let now_ms = self.now.mono_ms;
+        if let Some(compared) =
+            self.peers.get_mut(&from).map(|p| &mut p.compared).filter(|c| c.round == round)
+        {
+            (compared.answered_ms, compared.equal_ms) = (Some(now_ms), Some(now_ms));
+            (compared.differing, compared.asked_ms) = (0, None);
+        }
+    }
+
+    pub(super) fn on_parts(&mut self, from: NodeId, salted: Salted, ranges: Vec<RangeParts>) {
+        self.note_answered(from, salted.bits);
+        self.look_at(
+            from,
+            ranges.into_iter().filter_map(|range| {
+                let ask = Ask::Parts(salted.salt, range.checks);
+                salted.range(range.prefix, ask)
+            }),
+        );
+    }
+
+    pub(super) fn on_list(&mut self, from: NodeId, salted: Salted, ranges: Vec<RangeList>) {
+        self.note_answered(from, salted.bits);
+        let list = |range: RangeList| salted.range(range.prefix, Ask::List(salted.salt, range.checks));
+        self.look_at(from, ranges.into_iter().filter_map(list));
+    }
+
+    pub(super) fn on_want(&mut self, from: NodeId, salted: Salted, ranges: Vec<RangeList>) {
+        let want = |range: RangeList| salted.range(range.prefix, Ask::Want(salted.salt, range.checks));
+        self.look_at(from, ranges.into_iter().filter_map(want));
+    }
+
+    /// A peer went down: what it was asked and asked itself is void.
+    pub(super) fn sync_lost(&mut self, peer: NodeId) {
+        self.sync.waiting.remove(&peer);
+        if let Some(peer) = self.peers.get_mut(&peer) {
+            (peer.compared.asked_ms, peer.compared.heard_ms) = (None, None);
+        }
+    }
+
+    /// Looks at what waits, as much as one step may.
+    pub(super) fn continue_sync(&mut self) {
+        let mut left = STEP_KEYS;
+        let mut answers = Answers::new(self.chance.next_u64() as u32);
+        while left > 0
+            && let Some(peer) = self.sync.next_peer()
+        {
+            let Some(range) = self.sync.waiting.get_mut(&peer).and_then(VecDeque::pop_front) else { return };
+            let (looked_at, more) = self.compare(peer, range, &mut answers);
+            left = left.saturating_sub(looked_at.max(1));
+            let waiting = self.sync.waiting.entry(peer).or_default();
+            waiting.extend(more);
+            waiting.truncate(MAX_WAITING_RANGES);
+            if waiting.is_empty() {
+                self.sync.waiting.remove(&peer);
             }
-            let mine = self.list(from, *mirrors, *low, *high).keys;
-            if mine.len() > MAX_HELD_KEYS {
-                continue;
-            }
-            let to_give: Vec<u64> = mine.iter().filter(|k| !keys.contains(k)).map(|k| k.hash).collect();
-            let wanted: Vec<u64> = keys.iter().filter(|k| !mine.contains(k)).map(|k| k.hash).collect();
-            self.on_want(from, *mirrors, &to_give);
-            let per_message = (self.max_message_bytes / RANGE_BYTES).max(1);
-            for hashes in wanted.chunks(per_message) {
-                self.counters.sync_repaired += hashes.len() as u64;
-                self.send(from, Message::Want { mirrors: *mirrors, hashes: hashes.to_vec() });
-            }
+        }
+        self.send_answers(answers);
+        let pause_ms = if self.serves_clients() { BUSY_STEP_MS } else { STEP_MS };
+        self.sync.next_step_ms = self.now.mono_ms + pause_ms;
+        if !self.sync.waiting.is_empty() {
+            self.timers.set(Timer::Compare, self.sync.next_step_ms);
         }
     }
 
-    /// Owes a peer the keys with these hashes.
-    pub(super) fn on_want(&mut self, from: NodeId, mirrors: Mirrors, hashes: &[u64]) {
-        for hash in hashes {
-            let keys: Vec<Key> =
-                self.index.range(mirrors, *hash, *hash).map(|(_, key, _)| key.clone()).collect();
-            for key in keys {
-                if !self.is_fresh(&key) {
-                    self.counters.sync_repaired += 1;
-                    self.owe(from, &key);
-                }
-            }
+    /// Whether clients are waiting who come before what can wait.
+    pub(super) fn serves_clients(&self) -> bool {
+        let operations = self.writes.running() + self.reads.asking();
+        let max_jobs = BUSY_DISK_JOBS.min(self.config.max_disk_jobs.div_ceil(2));
+        operations >= BUSY_OPERATIONS || self.jobs.len() >= max_jobs
+    }
+
+    /// Whether a comparison with a peer is under way.
+    fn is_comparing(&self, peer: NodeId) -> bool {
+        let heard_ms = self.peers.get(&peer).and_then(|peer| peer.compared.heard_ms);
+        self.sync.waiting.contains_key(&peer)
+            || heard_ms.is_some_and(|at_ms| self.now.mono_ms - at_ms < UNDER_WAY_MS)
+    }
+
+    fn look_at(&mut self, peer: NodeId, ranges: impl Iterator<Item = Range>) {
+        if !self.config.active_sync {
+            return;
+        }
+        if let Some(peer) = self.peers.get_mut(&peer) {
+            (peer.compared.asked_ms, peer.compared.heard_ms) = (None, Some(self.now.mono_ms));
+        }
+        let waiting = self.sync.waiting.entry(peer).or_default();
+        let room = MAX_WAITING_RANGES.saturating_sub(waiting.len());
+        waiting.extend(ranges.take(room));
+        if waiting.is_empty() {
+            self.sync.waiting.remove(&peer);
+        } else if self.now.mono_ms >= self.sync.next_step_ms {
+            self.continue_sync();
+        } else {
+            self.timers.set_earlier(Timer::Compare, self.sync.next_step_ms);
         }
     }
 
-    /// Whether a key was written so lately that its copies are probably on their way.
-    fn is_fresh(&self, key: &Key) -> bool {
-        let wall_ms = self.now.wall_ms;
-        let young = |at: u64| at <= wall_ms && wall_ms - at < FRESH_MS;
-        self.config.write_chaining && self.index.stored(key).any(|v| young(v.written_ms))
-    }
-
-    /// The digest of a range as far as a peer and this node both own it. `None` for a range that
-    /// is neither whole partitions nor within one.
-    fn range_digest(&self, peer: NodeId, mirrors: Mirrors, low: u64, high: u64) -> Option<RangeDigest> {
-        if low > high {
-            return None;
-        }
-        let (first, last) = (self.partitions.of(low), self.partitions.of(high));
-        let whole = self.partitions.bounds(first).0 == low && self.partitions.bounds(last).1 == high;
-        let mut sum = Sum::default();
-        if whole {
-            for (partition, part) in self.index.trees().sums(mirrors, first.0, last.0) {
-                if self.shared(peer, mirrors, crate::partition::Partition(partition)) {
-                    sum.keys += part.keys;
-                    sum.sum = sum.sum.wrapping_add(part.sum);
-                }
-            }
-        } else if first != last {
-            return None;
-        } else if self.shared(peer, mirrors, first) {
-            sum = self.index.sum(mirrors, low, high);
-        }
-        Some(RangeDigest { mirrors, low, high, keys: sum.keys, sum: sum.sum })
-    }
-
-    fn list(&self, peer: NodeId, mirrors: Mirrors, low: u64, high: u64) -> RangeList {
-        let shared = |hash| self.shared(peer, mirrors, self.partitions.of(hash));
-        let all = self.index.range(mirrors, low, high).filter(|(hash, ..)| shared(*hash));
-        let keys = all.map(|(hash, _, digest)| HashedKey { hash, digest }).take(MAX_HELD_KEYS + 1).collect();
-        RangeList { mirrors, low, high, keys }
-    }
-
-    fn shared(&self, peer: NodeId, mirrors: Mirrors, partition: crate::partition::Partition) -> bool {
-        let mut owners = self.placement.owners_of(partition, mirrors);
-        let both = owners.clone().any(|id| id == self.me);
-        both && owners.any(|id| id == peer)
-    }
-
-    fn send_compare(&mut self, to: NodeId, ranges: Vec<RangeDigest>) {
-        let per_message = (self.max_message_bytes / RANGE_BYTES).max(1);
-        for ranges in ranges.chunks(per_message) {
-            self.send(to, Message::Compare { ranges: ranges.to_vec() });
+    /// The whole space is spoken of in an answer to a round only.
+    fn note_answered(&mut self, from: NodeId, bits: u8) {
+        if bits == 0
+            && let Some(peer) = self.peers.get_mut(&from)
+        {
+            peer.compared.answered_ms = Some(self.now.mono_ms);
+            peer.compared.differing = 0;
         }
     }
+}
 
-    fn send_lists(&mut self, to: NodeId, lists: Vec<RangeList>) {
-        let (mut ranges, mut bytes) = (Vec::new(), 0);
-        for list in lists {
-            let size = RANGE_BYTES * (1 + list.keys.len());
-            if bytes + size > self.max_message_bytes && !ranges.is_empty() {
-                self.send(to, Message::List { ranges: std::mem::take(&mut ranges) });
-                bytes = 0;
-            }
-            bytes += size;
-            ranges.push(list);
-        }
-        if !ranges.is_empty() {
-            self.send(to, Message::List { ranges });
-        }
+impl Sync {
+    /// Peers take turns.
+    fn next_peer(&mut self) -> Option<NodeId> {
+        let after = self.last.and_then(|last| self.waiting.range(last..).find(|(id, _)| **id > last));
+        let next = after.or(self.waiting.first_key_value()).map(|(id, _)| *id);
+        self.last = next;
+        next
+    }
+}
+
+impl Salted {
+    fn range(self, prefix: u64, ask: Ask) -> Option<Range> {
+        Some(Range { mirrors: self.mirrors, stretch: Stretch::new(self.bits, prefix)?, ask })
     }
 }

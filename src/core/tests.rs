@@ -14,7 +14,7 @@ use crate::{
     model::{Actor, Context, Digest, Dot, Key, Kind, Member, Mirrors, NodeId, Record, Version},
     partition::{PartitionCount, Ring},
     storage::Change,
-    wire::{AckStatus, Message, RangeDigest, RangeList},
+    wire::{AckStatus, Interest, Message, Offered, RangeList, RangeParts},
 };
 
 const LONG: usize = 1 << 20;
@@ -152,9 +152,14 @@ fn a_peer_that_asks_without_end_gets_no_more_jobs_than_there_may_be() {
 fn numbers_at_their_end_do_not_run_over() {
     let mut bench = Bench::new(Config::default());
     bench.write("k", &Bytes::from_static(b"v"));
-    let whole = RangeDigest { mirrors: Mirrors(3), low: 0, high: u64::MAX, keys: u64::MAX, sum: 1 };
-    let outputs = bench.hear(Message::Compare { ranges: vec![whole] });
-    assert!(messages(&outputs).iter().all(|m| !matches!(m, Message::List { .. })), "{outputs:?}");
+    for bits in [0, 63, 64] {
+        let range = RangeParts { prefix: 0, checks: [u32::MAX; 16] };
+        bench.hear(Message::Parts { salt: u32::MAX, mirrors: Mirrors(3), bits, ranges: vec![range] });
+        let range = RangeList { prefix: u64::MAX, checks: vec![u32::MAX] };
+        bench.hear(Message::List { salt: u32::MAX, mirrors: Mirrors(3), bits, ranges: vec![range] });
+        bench.now.mono_ms += 1_000;
+        bench.feed(Input::Tick);
+    }
     let last = |name| Member { generation: u32::MAX, revision: u64::MAX, ..Member::new(id(name), vec![]) };
     bench.hear(Message::Members { entries: vec![last("a"), last("b"), last("c")], reply: true });
     for name in ["b", "c"] {
@@ -165,16 +170,93 @@ fn numbers_at_their_end_do_not_run_over() {
 }
 
 #[test]
-fn a_listed_range_with_many_keys_here_is_left_to_the_next_round() {
+fn of_a_listed_range_with_many_keys_here_the_parts_are_named() {
+    // Goal: who holds nothing of a large range gets all of it in steps. Method: the test is that one.
     let mut bench = Bench::new(Config::default());
-    for i in 0..=super::sync::MAX_HELD_KEYS {
-        bench.write(&format!("k{i}"), &Bytes::from_static(b"v"));
-    }
-    let repaired = bench.core.counters.sync_repaired;
+    let count = super::ranges::MAX_HELD_KEYS + 1;
+    (0..count).for_each(|i| _ = bench.write(&format!("k{i}"), &Bytes::from_static(b"v")));
     bench.now.wall_ms += 60_000;
-    let all = RangeList { mirrors: Mirrors(3), low: 0, high: u64::MAX, keys: vec![] };
-    bench.hear(Message::List { ranges: vec![all] });
+    bench.feed(Input::LinkDown { peer: id("b") });
+    bench.feed(Input::LinkUp { peer: id("b"), incarnation: 1 });
+    let nothing = |bits, prefixes: &[u64]| {
+        let ranges = prefixes.iter().map(|prefix| RangeList { prefix: *prefix, checks: vec![] }).collect();
+        Message::List { salt: 1, mirrors: Mirrors(3), bits, ranges }
+    };
+    let repaired = bench.core.counters.sync_repaired;
+    let outputs = bench.hear(nothing(0, &[0]));
+    let [Message::Parts { bits: 0, ranges, .. }] = &messages(&outputs)[..] else { panic!("{outputs:?}") };
+    assert_eq!((ranges.len(), ranges[0].prefix), (1, 0));
     assert_eq!(bench.core.counters.sync_repaired, repaired);
+    bench.now.mono_ms += 1_000;
+    let prefixes: Vec<u64> = (0..16).map(|part| part << 60).collect();
+    bench.hear(nothing(4, &prefixes));
+    assert_eq!(bench.core.counters.sync_repaired, repaired + count as u64);
+}
+
+#[test]
+fn what_is_owed_is_offered_and_only_what_is_wanted_is_sent() {
+    // Goal: nobody is sent what it has, and what it has counts as acknowledged. Method: play the peer.
+    let mut bench = Bench::new(Config::default());
+    bench.feed(Input::LinkDown { peer: id("b") });
+    ["known", "wanted", "coming"].iter().for_each(|name| _ = bench.write(name, &Bytes::from_static(b"v")));
+    let outputs = bench.feed(Input::LinkUp { peer: id("b"), incarnation: 1 });
+    let offers = |outputs: &[Output]| -> Vec<(u64, Vec<Offered>)> {
+        let offers = messages(outputs).into_iter().filter_map(|m| match m {
+            Message::Offer { tag, versions } => Some((*tag, versions.clone())),
+            _ => None,
+        });
+        offers.collect()
+    };
+    let [(tag, versions)] = &offers(&outputs)[..] else { panic!("one offer: {outputs:?}") };
+    assert!(jobs(&outputs).is_empty(), "nothing is read before it is wanted");
+    let answer = |offered: &Offered| match offered.hash {
+        hash if hash == key("known").hash64() => Interest::Known,
+        hash if hash == key("wanted").hash64() => Interest::Wanted,
+        _ => Interest::Coming,
+    };
+    let ack = Message::OfferAck { tag: *tag, answers: versions.iter().map(answer).collect() };
+    let outputs = bench.hear(ack.clone());
+    assert!(matches!(jobs(&outputs)[..], [(_, Work::Read(read))] if *read == key("wanted")), "{outputs:?}");
+    assert_eq!(bench.core.unsettled(), 2, "one is read, one is offered again later");
+    assert!(bench.hear(ack).is_empty(), "an answer counts once");
+    bench.now.mono_ms += 400;
+    let outputs = bench.feed(Input::Tick);
+    let [(tag, versions)] = &offers(&outputs)[..] else { panic!("one offer: {outputs:?}") };
+    assert_eq!((versions.len(), versions[0].hash), (1, key("coming").hash64()));
+    // A busy peer answers nothing, and is left alone for a while.
+    let (tag, versions) = (*tag, versions.len());
+    assert!(offers(&bench.hear(Message::OfferAck { tag, answers: vec![] })).is_empty());
+    bench.now.mono_ms += 400;
+    assert_eq!(offers(&bench.feed(Input::Tick)).len(), versions);
+}
+
+#[test]
+fn an_offer_is_answered_by_what_is_stored() {
+    // Goal: `Known` is said of what storage has, or has something in the place of, and of nothing else.
+    let mut bench = Bench::new(Config::default());
+    bench.write("k", &Bytes::from_static(b"old"));
+    let old = bench.core.index.stored(&key("k")).next().expect("stored").dot;
+    bench.write("k", &Bytes::from_static(b"new"));
+    let new = bench.core.index.stored(&key("k")).next().expect("stored").dot;
+    let other = Dot { actor: Actor(77), counter: 1 };
+    let (hash, check) = (key("k").hash64(), key("k").check(5));
+    let offer = |versions: &[(u32, Dot)]| {
+        let versions = versions.iter().map(|(check, dot)| Offered { hash, check: *check, dot: *dot });
+        Message::Offer { tag: 5, versions: versions.collect() }
+    };
+    let all = offer(&[(check, old), (check, new), (check, other), (check ^ 1, old)]);
+    let outputs = bench.hear(all);
+    let [Message::OfferAck { tag: 5, answers }] = &messages(&outputs)[..] else { panic!("{outputs:?}") };
+    use Interest::{Coming, Known, Wanted};
+    assert_eq!(answers[..], [Known, Known, Wanted, Wanted], "the last one is of another key with this hash");
+    // On its way to storage, which has not answered.
+    let Message::Write { version, .. } = offered(0) else { panic!() };
+    let version = Arc::new(Version { digest: Digest::of(b""), ..(*version).clone() });
+    let write = Message::Write { tag: 6, key: key("k"), version: version.clone(), value: Some(Bytes::new()) };
+    bench.core.handle(bench.now, Input::Message { from: id("b"), message: write }, &mut Vec::new());
+    let outputs = bench.hear(offer(&[(check, version.dot)]));
+    let [Message::OfferAck { answers, .. }] = &messages(&outputs)[..] else { panic!("{outputs:?}") };
+    assert_eq!(answers[..], [Coming]);
 }
 
 #[test]
@@ -183,7 +265,12 @@ fn a_peer_that_is_removed_and_added_while_a_copy_is_read_for_it_is_served_again(
     bench.feed(Input::LinkDown { peer: id("b") });
     bench.write("k", &Bytes::from_static(b"v"));
     let outputs = bench.feed(Input::LinkUp { peer: id("b"), incarnation: 1 });
-    let job = jobs(&outputs).iter().find(|(_, w)| matches!(w, Work::Read(_))).expect("a copy is owed").0;
+    let offer = messages(&outputs)
+        .into_iter()
+        .find_map(|m| if let Message::Offer { tag, .. } = m { Some(*tag) } else { None });
+    let tag = offer.expect("a copy is owed");
+    let outputs = bench.hear(Message::OfferAck { tag, answers: vec![Interest::Wanted] });
+    let job = jobs(&outputs).iter().find(|(_, w)| matches!(w, Work::Read(_))).expect("it is read").0;
     bench.ask(Request::RemoveMember(id("b")));
     bench.ask(Request::AddMember { id: id("b"), addrs: vec![] });
     bench.feed(Input::Done { job, result: Done::Records(Ok(vec![])) });

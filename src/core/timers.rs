@@ -11,6 +11,8 @@ pub(crate) enum Timer {
     Operations,
     /// Compare with a co-owner.
     Sync,
+    /// Go on with what peers asked in comparisons.
+    Compare,
     /// Look for copies that belong elsewhere.
     Handoff,
     /// Ask again for pieces that did not come.
@@ -25,14 +27,17 @@ pub(crate) enum Timer {
     Check,
     /// See whether a leaving node still holds anything.
     Leave,
+    /// Read the next value to see whether it is whole.
+    Scrub,
 }
 
 impl Timer {
-    const ALL: [Self; 11] = [
+    const ALL: [Self; 13] = [
         Self::Heartbeat,
         Self::Retry,
         Self::Operations,
         Self::Sync,
+        Self::Compare,
         Self::Handoff,
         Self::Transfer,
         Self::Await,
@@ -40,6 +45,7 @@ impl Timer {
         Self::Doubt,
         Self::Check,
         Self::Leave,
+        Self::Scrub,
     ];
 }
 

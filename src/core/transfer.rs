@@ -75,6 +75,11 @@ impl Transfers {
     pub(crate) fn keys(&self) -> impl Iterator<Item = &Key> {
         self.running.values().map(|transfer| &transfer.key)
     }
+
+    /// Whether the value of this version is on its way.
+    pub(crate) fn is_fetching(&self, dot: Dot) -> bool {
+        self.running.contains_key(&dot)
+    }
 }
 
 impl Core {

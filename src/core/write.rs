@@ -38,6 +38,13 @@ pub(crate) struct Writes {
     learning: BTreeMap<u64, OpId>,
 }
 
+impl Writes {
+    /// Writes of clients that are not complete yet.
+    pub(crate) fn running(&self) -> usize {
+        self.running.len()
+    }
+}
+
 /// Who is told when a version was stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Waiter {

@@ -9,14 +9,26 @@
 //! the index when two nodes differ there. A key's digest covers the names of its versions (dots)
 //! and never their values: a dot is never used twice, so equal names mean equal values.
 //!
+//! A range that two nodes speak of is a [`Stretch`]: hashes that begin alike. The number of
+//! partitions is a power of two, so a stretch is whole partitions or lies within one.
+//!
 //! Limits: a sum is 64 bits. Two ranges that differ have equal sums with a chance of 1 in 2^64 a
-//! comparison; another write to either ends that.
+//! comparison; another write to either ends that. What is sent of the sums of parts is shorter
+//! ([`check`]), and salted anew each time.
 
 use std::collections::BTreeMap;
 
-use xxhash_rust::xxh3::Xxh3;
+use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use crate::model::{Dot, Mirrors};
+
+/// Bits by which the parts of a stretch are told apart: each level of a descent costs one message
+/// each way, and each range that differs as many checks as it has parts.
+pub const PART_BITS: u8 = 4;
+/// Parts of a stretch.
+pub const PARTS: usize = 1 << PART_BITS;
+/// Bits of a [`check`]. What differs is taken to be equal once in so many times (2^24), for one round.
+pub const CHECK_BITS: u32 = 24;
 
 /// Number of keys, and the sum of their digests.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -44,13 +56,78 @@ impl Sum {
 /// The digest of one key: its hash, and the dots of its versions in any order.
 pub fn key_digest(hash: u64, dots: impl Iterator<Item = Dot>) -> u64 {
     let of = |dot: Dot| {
-        let mut hasher = Xxh3::new();
-        hasher.update(&hash.to_be_bytes());
-        hasher.update(&dot.actor.0.to_be_bytes());
-        hasher.update(&dot.counter.to_be_bytes());
-        hasher.digest()
+        let mut bytes = [0; 24];
+        for (place, word) in bytes.chunks_exact_mut(8).zip([hash, dot.actor.0, dot.counter]) {
+            place.copy_from_slice(&word.to_be_bytes());
+        }
+        xxh3_64(&bytes)
     };
     dots.fold(0, |sum: u64, dot| sum.wrapping_add(of(dot)))
+}
+
+/// What stands for a sum or a key's digest between two nodes: `CHECK_BITS` bits that depend on all
+/// of it and on the salt. Different ones that look equal under one salt do not under the next.
+pub fn check(sum: u64, salt: u32) -> u32 {
+    (xxh3_64_with_seed(&sum.to_be_bytes(), salt.into()) >> (64 - CHECK_BITS)) as u32
+}
+
+/// All hashes that begin with the same bits, a multiple of [`PART_BITS`] of them.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Stretch {
+    bits: u8,
+    prefix: u64,
+}
+
+impl Stretch {
+    /// All hashes.
+    pub const WHOLE: Self = Self { bits: 0, prefix: 0 };
+
+    /// The hashes whose first `bits` bits are those of `prefix`. None where that is no stretch.
+    pub fn new(bits: u8, prefix: u64) -> Option<Self> {
+        let stretch = Self { bits, prefix };
+        (bits <= 64 && bits.is_multiple_of(PART_BITS) && prefix & stretch.rest() == 0).then_some(stretch)
+    }
+
+    /// How many leading bits its hashes share.
+    pub fn bits(self) -> u8 {
+        self.bits
+    }
+
+    /// Those bits, followed by zeros: the lowest of its hashes.
+    pub fn low(self) -> u64 {
+        self.prefix
+    }
+
+    /// The highest of its hashes.
+    pub fn high(self) -> u64 {
+        self.prefix | self.rest()
+    }
+
+    /// Whether it is a single hash.
+    pub fn is_single(self) -> bool {
+        self.bits == 64
+    }
+
+    /// One of its [`PARTS`] parts; of a single hash it is that hash.
+    pub fn part(self, number: usize) -> Self {
+        if self.is_single() {
+            return self;
+        }
+        let bits = self.bits + PART_BITS;
+        Self { bits, prefix: self.prefix | (number as u64) << (64 - bits) }
+    }
+
+    /// The number of the part that a hash of it lies in.
+    pub fn part_of(self, hash: u64) -> usize {
+        if self.is_single() {
+            return 0;
+        }
+        (hash >> (64 - self.bits - PART_BITS)) as usize % PARTS
+    }
+
+    fn rest(self) -> u64 {
+        u64::MAX.checked_shr(self.bits.into()).unwrap_or(0)
+    }
 }
 
 /// The sums of all partitions of all trees that hold keys.
@@ -94,29 +171,36 @@ impl Trees {
     }
 }
 
-/// Cuts the inclusive range `low..=high` into at most `parts` neighbouring ranges.
-pub fn split(low: u64, high: u64, parts: u64) -> impl Iterator<Item = (u64, u64)> {
-    let span = u128::from(high - low) + 1;
-    let parts = u128::from(parts).min(span);
-    (0..parts).map(move |i| {
-        let from = u128::from(low) + span * i / parts;
-        let to = u128::from(low) + span * (i + 1) / parts - 1;
-        (from as u64, to as u64)
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::model::Actor;
 
     #[test]
-    fn parts_cover_a_range_without_gap_or_overlap() {
-        for (low, high) in [(0, u64::MAX), (5, 5), (5, 7), (1 << 54, (2 << 54) - 1), (u64::MAX, u64::MAX)] {
-            let parts: Vec<_> = split(low, high, 16).collect();
-            assert_eq!((parts[0].0, parts[parts.len() - 1].1), (low, high));
-            assert!(parts.windows(2).all(|w| w[0].1 + 1 == w[1].0));
+    fn parts_cover_a_stretch_without_gap_or_overlap() {
+        for whole in [Stretch::WHOLE, Stretch::new(60, 0xab0).unwrap(), Stretch::new(8, 0xff << 56).unwrap()]
+        {
+            let parts: Vec<_> = (0..PARTS).map(|number| whole.part(number)).collect();
+            assert_eq!((parts[0].low(), parts[PARTS - 1].high()), (whole.low(), whole.high()));
+            assert!(parts.windows(2).all(|w| w[0].high() + 1 == w[1].low()));
+            for (number, part) in parts.into_iter().enumerate() {
+                assert_eq!([part.low(), part.high()].map(|hash| whole.part_of(hash)), [number; 2]);
+                assert_eq!(Stretch::new(part.bits(), part.low()), Some(part));
+            }
         }
+        let single = Stretch::new(64, 7).unwrap();
+        assert_eq!((single.low(), single.high(), single.part(3), single.part_of(7)), (7, 7, single, 0));
+        for (bits, prefix) in [(3, 0), (68, 0), (4, 1), (0, 1), (60, 1)] {
+            assert_eq!(Stretch::new(bits, prefix), None, "{bits} {prefix}");
+        }
+    }
+
+    #[test]
+    fn what_looks_equal_under_one_salt_does_not_under_another() {
+        // Goal: a difference that a check hides is seen in the next round. Method: look for one.
+        let pair = (1..).find(|sum| check(*sum, 7) == check(0, 7)).unwrap();
+        assert_ne!(check(pair, 8), check(0, 8));
+        assert!((0..1_000).all(|salt| check(0, salt) < 1 << CHECK_BITS));
     }
 
     #[test]

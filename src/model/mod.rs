@@ -24,4 +24,4 @@ pub use node_id::{MAX_NODE_ID_BYTES, NodeId, NodeIdError};
 pub use seeded::Seeded;
 pub use siblings::{Record, Siblings};
 pub use stamp::Stamp;
-pub use version::{Actor, Digest, Dot, Kind, Mirrors, Version};
+pub use version::{Actor, Digest, Digester, Dot, Kind, Mirrors, Version};

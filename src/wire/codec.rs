@@ -17,9 +17,14 @@ use super::{
     pack::{Reader, put_array, put_bool, put_bytes_len, put_nil, put_optional_bytes, put_text, put_uint},
     parts::{
         HASHED_KEY_BYTES, context_len_hint, decode_context, decode_dot, decode_hashed_keys, decode_key,
-        decode_list, decode_member, decode_range, decode_record, decode_status, decode_step, decode_version,
-        decode_vitals, encode_context, encode_hashed_keys, encode_list, encode_member, encode_range,
-        encode_record, encode_status, encode_step, encode_version, encode_vitals, packed, version_len_hint,
+        decode_member, decode_record, decode_status, decode_step, decode_version, decode_vitals,
+        encode_context, encode_hashed_keys, encode_member, encode_record, encode_status, encode_step,
+        encode_version, encode_vitals, packed, version_len_hint,
+    },
+    ranges::{
+        OFFERED_BYTES, RANGE_PARTS_BYTES, TREE_BYTES, decode_bits, decode_interest, decode_lists,
+        decode_offered, decode_parts, decode_trees, encode_interest, encode_lists, encode_offered,
+        encode_parts, encode_trees, lists_fit, lists_len,
     },
 };
 use crate::model::{Context, MAX_ADDRS, Mirrors, Record};
@@ -28,12 +33,12 @@ use crate::model::{Context, MAX_ADDRS, Mirrors, Record};
 pub const MAX_RECORDS_PER_REPLY: usize = 1_024;
 /// Entries in one `Members`.
 pub const MAX_MEMBERS_PER_MESSAGE: usize = 4_096;
-/// Ranges in one `Compare`, and in one `List`.
+/// Trees in one `Compare`: as many as there are numbers of mirrors.
+pub const MAX_TREES_PER_MESSAGE: usize = 65_536;
+/// Ranges in one `Parts`, `List` or `Want`.
 pub const MAX_RANGES_PER_MESSAGE: usize = 16_384;
-/// Keys in one range of a `List`.
-pub const MAX_KEYS_PER_RANGE: usize = 65_536;
-/// Hashes in one `Want`.
-pub const MAX_HASHES_PER_WANT: usize = 65_536;
+/// Versions in one `Offer`.
+pub const MAX_OFFERED_PER_MESSAGE: usize = 16_384;
 /// Keys in one `Bury`.
 pub const MAX_GRAVES_PER_MESSAGE: usize = 4_096;
 /// Ranges of a context that travels, over all its actors.
@@ -55,9 +60,10 @@ const WANT: u64 = 13;
 const BYE: u64 = 14;
 const BURY: u64 = 15;
 const BURIED: u64 = 16;
-
-/// Bytes of a packed key hash.
-const HASH_BYTES: usize = 8;
+const EQUAL: u64 = 17;
+const PARTS: u64 = 18;
+const OFFER: u64 = 19;
+const OFFER_ACK: u64 = 20;
 
 impl Message {
     /// Appends the bytes of the message.
@@ -112,18 +118,30 @@ impl Message {
                 put_each(out, entries, encode_member);
                 put_bool(out, *reply);
             }
-            Self::Compare { ranges } => {
-                head(out, COMPARE, &[], 1);
-                put_each(out, ranges, encode_range);
+            Self::Compare { round, trees } => {
+                head(out, COMPARE, &[u64::from(*round)], 1);
+                encode_trees(trees, out);
             }
-            Self::List { ranges } => {
-                head(out, LIST, &[], 1);
-                put_each(out, ranges, encode_list);
+            Self::Equal { round } => head(out, EQUAL, &[u64::from(*round)], 0),
+            Self::Parts { salt, mirrors, bits, ranges } => {
+                head(out, PARTS, &[u64::from(*salt), u64::from(mirrors.0), u64::from(*bits)], 1);
+                encode_parts(*bits, ranges, out);
             }
-            Self::Want { mirrors, hashes } => {
-                head(out, WANT, &[u64::from(mirrors.0)], 1);
-                put_bytes_len(out, hashes.len() * HASH_BYTES);
-                hashes.iter().for_each(|hash| out.extend_from_slice(&hash.to_be_bytes()));
+            Self::List { salt, mirrors, bits, ranges } => {
+                head(out, LIST, &[u64::from(*salt), u64::from(mirrors.0), u64::from(*bits)], 1);
+                encode_lists(*bits, ranges, out);
+            }
+            Self::Want { salt, mirrors, bits, ranges } => {
+                head(out, WANT, &[u64::from(*salt), u64::from(mirrors.0), u64::from(*bits)], 1);
+                encode_lists(*bits, ranges, out);
+            }
+            Self::Offer { tag, versions } => {
+                head(out, OFFER, &[*tag], 1);
+                encode_offered(versions, out);
+            }
+            Self::OfferAck { tag, answers } => {
+                head(out, OFFER_ACK, &[*tag], 1);
+                encode_interest(answers, out);
             }
             Self::Bye => head(out, BYE, &[], 0),
             Self::Bury { round, members, step, graves } => {
@@ -177,11 +195,14 @@ impl Message {
             Self::Members { entries, .. } => {
                 10 + entries.iter().map(|m| 60 + 19 * m.addrs.len()).sum::<usize>()
             }
-            Self::Compare { ranges } => 10 + 40 * ranges.len(),
-            Self::List { ranges, .. } => {
-                10 + ranges.iter().map(|r| 30 + HASHED_KEY_BYTES * r.keys.len()).sum::<usize>()
+            Self::Compare { trees, .. } => 20 + TREE_BYTES * trees.len(),
+            Self::Equal { .. } => 10,
+            Self::Parts { ranges, .. } => 20 + RANGE_PARTS_BYTES * ranges.len(),
+            Self::List { bits, ranges, .. } | Self::Want { bits, ranges, .. } => {
+                20 + lists_len(*bits, ranges)
             }
-            Self::Want { hashes, .. } => 15 + HASH_BYTES * hashes.len(),
+            Self::Offer { versions, .. } => 20 + OFFERED_BYTES * versions.len(),
+            Self::OfferAck { answers, .. } => 20 + answers.len(),
             Self::Bury { graves, .. } => 30 + HASHED_KEY_BYTES * graves.len(),
             Self::Buried { agreed, .. } => 20 + agreed.len(),
         }
@@ -211,12 +232,11 @@ impl Message {
             Self::Members { entries, .. } => {
                 entries.len() <= MAX_MEMBERS_PER_MESSAGE && entries.iter().all(|m| m.addrs.len() <= MAX_ADDRS)
             }
-            Self::Compare { ranges } => ranges.len() <= MAX_RANGES_PER_MESSAGE,
-            Self::List { ranges, .. } => {
-                ranges.len() <= MAX_RANGES_PER_MESSAGE
-                    && ranges.iter().all(|r| r.keys.len() <= MAX_KEYS_PER_RANGE)
-            }
-            Self::Want { hashes, .. } => hashes.len() <= MAX_HASHES_PER_WANT,
+            Self::Compare { trees, .. } => trees.len() <= MAX_TREES_PER_MESSAGE,
+            Self::Parts { ranges, .. } => ranges.len() <= MAX_RANGES_PER_MESSAGE,
+            Self::List { ranges, .. } | Self::Want { ranges, .. } => lists_fit(ranges),
+            Self::Offer { versions, .. } => versions.len() <= MAX_OFFERED_PER_MESSAGE,
+            Self::OfferAck { answers, .. } => answers.len() <= MAX_OFFERED_PER_MESSAGE,
             Self::Bury { graves, .. } => graves.len() <= MAX_GRAVES_PER_MESSAGE,
             Self::Buried { agreed, .. } => agreed.len() <= MAX_GRAVES_PER_MESSAGE,
             _ => true,
@@ -241,10 +261,10 @@ fn decode_message(r: &mut Reader<'_>) -> Result<Message, DecodeError> {
     let kind = r.uint("type")?;
     let known = match kind {
         BYE => 0,
-        COMPARE | LIST => 1,
-        WRITE_ACK | READ_REPLY | PING | PONG | MEMBERS | WANT => 2,
+        EQUAL => 1,
+        WRITE_ACK | READ_REPLY | PING | PONG | MEMBERS | COMPARE | OFFER | OFFER_ACK => 2,
         READ | PIECE | BURIED => 3,
-        WRITE | AWAIT | BURY => 4,
+        WRITE | AWAIT | BURY | PARTS | LIST | WANT => 4,
         FETCH => 6,
         _ => return Err(DecodeError::UnknownType(kind)),
     };
@@ -284,16 +304,18 @@ fn decode_message(r: &mut Reader<'_>) -> Result<Message, DecodeError> {
             entries: decode_each(r, "entries", MAX_MEMBERS_PER_MESSAGE, decode_member)?,
             reply: r.flag("reply")?,
         },
-        COMPARE => {
-            Message::Compare { ranges: decode_each(r, "ranges", MAX_RANGES_PER_MESSAGE, decode_range)? }
+        COMPARE => Message::Compare { round: r.small("round")?, trees: decode_trees(r)? },
+        EQUAL => Message::Equal { round: r.small("round")? },
+        PARTS | LIST | WANT => {
+            let (salt, mirrors, bits) = (r.small("salt")?, Mirrors(r.small("mirrors")?), decode_bits(r)?);
+            match kind {
+                PARTS => Message::Parts { salt, mirrors, bits, ranges: decode_parts(r, bits)? },
+                LIST => Message::List { salt, mirrors, bits, ranges: decode_lists(r, bits)? },
+                _ => Message::Want { salt, mirrors, bits, ranges: decode_lists(r, bits)? },
+            }
         }
-        LIST => Message::List { ranges: decode_each(r, "ranges", MAX_RANGES_PER_MESSAGE, decode_list)? },
-        WANT => Message::Want {
-            mirrors: Mirrors(r.small("mirrors")?),
-            hashes: packed::<HASH_BYTES>(r, "hashes", MAX_HASHES_PER_WANT)?
-                .map(|bytes| u64::from_be_bytes(*bytes))
-                .collect(),
-        },
+        OFFER => Message::Offer { tag: r.uint("tag")?, versions: decode_offered(r)? },
+        OFFER_ACK => Message::OfferAck { tag: r.uint("tag")?, answers: decode_interest(r)? },
         BURY => Message::Bury {
             round: r.uint("round")?,
             members: r.uint("members")?,

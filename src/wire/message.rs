@@ -6,6 +6,13 @@ use bytes::Bytes;
 
 use crate::model::{Context, Dot, Key, Member, Mirrors, Record, Stamp, Version};
 
+/// Parts of a range of which checks are sent together.
+pub const PARTS_PER_RANGE: usize = 16;
+/// Bits of a check of a sum or of a key's digest.
+pub const CHECK_BITS: u32 = 24;
+/// Keys of one range of a `List` or `Want`.
+pub const MAX_CHECKS_PER_LIST: usize = 255;
+
 /// What became of a version that a peer was sent or offered.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum AckStatus {
@@ -21,41 +28,62 @@ pub enum AckStatus {
     Failed,
 }
 
-/// The sum over the versions whose key hash lies in a range of one tree.
+/// The sum over all keys of one tree that two nodes both own.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct RangeDigest {
+pub struct TreeDigest {
     /// The tree: keys with this many mirrors.
     pub mirrors: Mirrors,
-    /// Lowest key hash, inclusive.
-    pub low: u64,
-    /// Highest key hash, inclusive.
-    pub high: u64,
-    /// How many keys lie in it.
-    pub keys: u64,
     /// The sum of their digests.
     pub sum: u64,
 }
 
-/// One key as sync speaks of it.
+/// The checks of the parts of one range, in order.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct RangeParts {
+    /// The bits with which the hashes of the range begin, followed by zeros.
+    pub prefix: u64,
+    /// Salted checks of the sums of its parts.
+    pub checks: [u32; PARTS_PER_RANGE],
+}
+
+/// The checks of keys of one range.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct RangeList {
+    /// The bits with which the hashes of the range begin, followed by zeros.
+    pub prefix: u64,
+    /// Salted checks of the digests of keys, at most [`MAX_CHECKS_PER_LIST`].
+    pub checks: Vec<u32>,
+}
+
+/// A stored version that a peer may lack.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Offered {
+    /// [`Key::hash64`] of its key.
+    pub hash: u64,
+    /// [`Key::check`] of its key, with the tag of the offer.
+    pub check: u32,
+    /// Its name.
+    pub dot: Dot,
+}
+
+/// What a node says of a version that it is offered.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Interest {
+    /// Send it.
+    Wanted,
+    /// It is stored here, or something that replaced it.
+    Known,
+    /// It is on its way to storage here: ask again later.
+    Coming,
+}
+
+/// One key as burials speak of it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct HashedKey {
     /// [`Key::hash64`].
     pub hash: u64,
     /// Digest of the dots of its versions.
     pub digest: u64,
-}
-
-/// All keys of a range. What is not listed is not there.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct RangeList {
-    /// The tree.
-    pub mirrors: Mirrors,
-    /// Lowest key hash, inclusive.
-    pub low: u64,
-    /// Highest key hash, inclusive.
-    pub high: u64,
-    /// By hash, ascending.
-    pub keys: Vec<HashedKey>,
 }
 
 /// What two nodes keep telling each other about themselves.
@@ -177,22 +205,64 @@ pub enum Message {
         /// Whether the receiver should send its own in return.
         reply: bool,
     },
-    /// These are my digests: answer where yours differ. Without a range: nothing differs.
+    /// These are my trees, those that are not named being empty: answer where yours differ.
     Compare {
-        /// The ranges.
-        ranges: Vec<RangeDigest>,
+        /// Comes back in the `Equal`.
+        round: u32,
+        /// The trees.
+        trees: Vec<TreeDigest>,
     },
-    /// These are my keys in ranges where we differ.
+    /// The answer to `Compare` where nothing differs.
+    Equal {
+        /// Of the `Compare`.
+        round: u32,
+    },
+    /// These are the parts of ranges where we differ: answer where yours do.
+    Parts {
+        /// Of the checks.
+        salt: u32,
+        /// The tree.
+        mirrors: Mirrors,
+        /// With how many equal bits the hashes of each range begin.
+        bits: u8,
+        /// The ranges.
+        ranges: Vec<RangeParts>,
+    },
+    /// These are all my keys in ranges where we differ: send the others, and ask for what you lack.
     List {
+        /// Of the checks.
+        salt: u32,
+        /// The tree.
+        mirrors: Mirrors,
+        /// With how many equal bits the hashes of each range begin.
+        bits: u8,
         /// The ranges.
         ranges: Vec<RangeList>,
     },
-    /// Please send the keys with these hashes.
+    /// Please send the keys with these checks.
     Want {
+        /// Of the checks.
+        salt: u32,
         /// The tree.
         mirrors: Mirrors,
-        /// Key hashes.
-        hashes: Vec<u64>,
+        /// With how many equal bits the hashes of each range begin.
+        bits: u8,
+        /// The ranges.
+        ranges: Vec<RangeList>,
+    },
+    /// Which of these versions do you lack?
+    Offer {
+        /// Comes back in the `OfferAck`.
+        tag: u64,
+        /// The versions.
+        versions: Vec<Offered>,
+    },
+    /// The answer to `Offer`.
+    OfferAck {
+        /// Of the `Offer`.
+        tag: u64,
+        /// For each of its versions; empty: too much to do, ask again later.
+        answers: Vec<Interest>,
     },
     /// I am going down in order: don't wait to notice.
     Bye,

@@ -24,16 +24,21 @@ mod message;
 mod noise;
 mod pack;
 mod parts;
+mod ranges;
 mod session;
 
 pub use codec::{
-    MAX_CONTEXT_RANGES, MAX_GRAVES_PER_MESSAGE, MAX_HASHES_PER_WANT, MAX_KEYS_PER_RANGE,
-    MAX_MEMBERS_PER_MESSAGE, MAX_RANGES_PER_MESSAGE, MAX_RECORDS_PER_REPLY,
+    MAX_CONTEXT_RANGES, MAX_GRAVES_PER_MESSAGE, MAX_MEMBERS_PER_MESSAGE, MAX_OFFERED_PER_MESSAGE,
+    MAX_RANGES_PER_MESSAGE, MAX_RECORDS_PER_REPLY, MAX_TREES_PER_MESSAGE,
 };
 pub use frame::{FRAME_HEADER_BYTES, FrameError, FrameType, Header, WIRE_VERSION};
 pub use hello::{Hello, MAX_CLUSTER_BYTES, Refusal};
 pub use link_event::{LinkCounters, LinkEvent, SendRefused};
-pub use message::{AckStatus, BurialStep, DecodeError, HashedKey, Message, RangeDigest, RangeList, Vitals};
+pub use message::{
+    AckStatus, BurialStep, CHECK_BITS, DecodeError, HashedKey, Interest, MAX_CHECKS_PER_LIST, Message,
+    Offered, PARTS_PER_RANGE, RangeList, RangeParts, TreeDigest, Vitals,
+};
+pub use ranges::{CHECK_BYTES, LIST_BYTES, OFFERED_BYTES, RANGE_PARTS_BYTES};
 pub use session::{
     Links, Local, MAX_ANSWERS_PER_SECOND, MAX_MESSAGES_PER_FRAME, MAX_REFUSALS_PER_SECOND,
     MAX_UNFLUSHED_FRAMES, REFUSAL_EVENT_MS, STRAY_ANSWER_MS,

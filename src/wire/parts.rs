@@ -1,12 +1,12 @@
-//! The nouns within messages: versions, contexts, members, ranges.
+//! The nouns within messages: versions, contexts, members. Those of sync and of offers: `ranges`.
 //!
 //! Each is an array that may grow at its end. What decodes keeps the promises of its type.
 
 use std::net::{IpAddr, SocketAddr};
 
 use super::{
-    AckStatus, BurialStep, DecodeError, HashedKey, RangeDigest, RangeList, Vitals,
-    codec::{MAX_CONTEXT_RANGES, MAX_KEYS_PER_RANGE},
+    AckStatus, BurialStep, DecodeError, HashedKey, Vitals,
+    codec::MAX_CONTEXT_RANGES,
     pack::{
         Reader, put_array, put_bool, put_bytes, put_bytes_len, put_nil, put_optional_bytes, put_text,
         put_uint,
@@ -220,48 +220,6 @@ fn decode_addr(r: &mut Reader<'_>) -> Result<SocketAddr, DecodeError> {
         _ => return Err(BAD),
     };
     Ok(SocketAddr::new(ip, u16::from_be_bytes(*port)))
-}
-
-/// `[mirrors, low, high, keys, sum]`
-pub(super) fn encode_range(range: &RangeDigest, out: &mut Vec<u8>) {
-    put_array(out, 5);
-    [range.mirrors.0.into(), range.low, range.high, range.keys, range.sum]
-        .iter()
-        .for_each(|&n| put_uint(out, n));
-}
-
-pub(super) fn decode_range(r: &mut Reader<'_>) -> Result<RangeDigest, DecodeError> {
-    let later = r.fields("range", 5)?;
-    let (mirrors, low, high) = decode_bounds(r)?;
-    let range = RangeDigest { mirrors, low, high, keys: r.uint("keys")?, sum: r.uint("sum")? };
-    r.skip(later)?;
-    Ok(range)
-}
-
-/// `[mirrors, low, high, packed keys]`
-pub(super) fn encode_list(list: &RangeList, out: &mut Vec<u8>) {
-    put_array(out, 4);
-    [list.mirrors.0.into(), list.low, list.high].iter().for_each(|&n| put_uint(out, n));
-    encode_hashed_keys(&list.keys, out);
-}
-
-pub(super) fn decode_list(r: &mut Reader<'_>) -> Result<RangeList, DecodeError> {
-    let later = r.fields("list", 4)?;
-    let (mirrors, low, high) = decode_bounds(r)?;
-    let keys = decode_hashed_keys(r, "keys", MAX_KEYS_PER_RANGE)?;
-    if !keys.is_sorted_by_key(|k| k.hash) || keys.iter().any(|k| k.hash < low || k.hash > high) {
-        return Err(DecodeError::Malformed("keys"));
-    }
-    r.skip(later)?;
-    Ok(RangeList { mirrors, low, high, keys })
-}
-
-fn decode_bounds(r: &mut Reader<'_>) -> Result<(Mirrors, u64, u64), DecodeError> {
-    let (mirrors, low, high) = (Mirrors(r.small("mirrors")?), r.uint("low")?, r.uint("high")?);
-    match low <= high {
-        true => Ok((mirrors, low, high)),
-        false => Err(DecodeError::Malformed("high")),
-    }
 }
 
 pub(super) fn encode_hashed_keys(keys: &[HashedKey], out: &mut Vec<u8>) {

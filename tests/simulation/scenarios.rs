@@ -2,6 +2,8 @@
 //!
 //! Each ends with `settle`: the faults end, the cluster has to come right, every promise is checked.
 
+use std::time::Duration;
+
 use turbopump::{
     Ack, Dot, Key, Read,
     core::{OpId, Outcome},
@@ -220,5 +222,26 @@ fn joining_and_leaving_moves_the_copies() {
         }
         written(&mut world, i % 2, Write::put(&format!("key {i}"), 50).ack(Ack::Quorum).mirrors(2));
     }
+    healed(&mut world);
+}
+
+/// Goal: silent damage is mended though nobody reads. Method: rot short and long values, wait.
+#[test]
+fn damage_is_found_and_mended_without_a_reader() {
+    let mut options = Options::quiet(7, 3);
+    options.config.scrub_interval = Duration::from_millis(10);
+    let mut world = World::new(options);
+    world.run_for(2_000);
+    for i in 0..4 {
+        written(&mut world, i % 3, Write::put(&format!("key {i}"), 40_000 * i + 20).ack(Ack::All));
+    }
+    for chance in 0..8 {
+        world.rot(1, (chance << 32) + chance);
+    }
+    assert!(world.is_rotten(1));
+    assert!(world.run_until(PATIENCE_MS, |w| !w.is_rotten(1)), "{:?}", world.stats(1));
+    let counters = world.stats(1).unwrap().counters;
+    assert_eq!((counters.damage_found, counters.damage_mended), (4, 4), "{counters:?}");
+    assert!(counters.scrubbed >= 4);
     healed(&mut world);
 }

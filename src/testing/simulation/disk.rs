@@ -33,6 +33,17 @@ pub struct Kept {
     pub version: Arc<Version>,
     /// The bytes.
     pub value: Bytes,
+    /// Which of them is not any more what it was.
+    pub rotten_at: Option<usize>,
+}
+
+impl Kept {
+    /// Turns a byte over; the second time that makes it whole.
+    fn flip(&mut self, at: usize) {
+        let mut value = self.value.to_vec();
+        value[at] ^= 0x40;
+        self.value = value.into();
+    }
 }
 
 /// All that a disk holds.
@@ -99,6 +110,25 @@ impl Disk {
     pub fn restore(&mut self, contents: Contents) {
         self.contents = contents;
         self.disagrees = false;
+    }
+
+    /// A byte of a version's value changes without a word.
+    pub fn rot(&mut self, key: &Key, dot: Dot, at: usize) {
+        let kept = self.contents.get_mut(key).into_iter().flatten().find(|kept| kept.version.dot == dot);
+        if let Some(kept) = kept.filter(|kept| kept.rotten_at.is_none() && at < kept.value.len()) {
+            kept.flip(at);
+            kept.rotten_at = Some(at);
+        }
+    }
+
+    /// Undoes that.
+    pub fn unrot(&mut self, key: &Key, dot: Dot) {
+        let kept = self.contents.get_mut(key).into_iter().flatten().find(|kept| kept.version.dot == dot);
+        if let Some(kept) = kept
+            && let Some(at) = kept.rotten_at.take()
+        {
+            kept.flip(at);
+        }
     }
 
     /// What is on it of a key.
@@ -206,6 +236,9 @@ impl Disk {
             Work::Read(_) if fails => Done::Records(Err(failed())),
             Work::Read(key) => {
                 let whole = |kept: &Kept| kept.value.len() as u64 <= MAX_WHOLE_VALUE_BYTES;
+                if self.of(&key).iter().any(|kept| whole(kept) && kept.rotten_at.is_some()) {
+                    return Some(Done::Records(Err(format!("{key:?} is damaged"))));
+                }
                 let record = |kept: &Kept| Record {
                     version: kept.version.clone(),
                     value: whole(kept).then(|| kept.value.clone()),
@@ -264,7 +297,7 @@ impl Disk {
         if wholly {
             self.drop_versions(&key, &replaces);
         }
-        self.contents.entry(key).or_default().push(Kept { version, value });
+        self.contents.entry(key).or_default().push(Kept { version, value, rotten_at: None });
         Ok(())
     }
 

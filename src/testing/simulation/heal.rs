@@ -40,6 +40,7 @@ impl World {
                 );
             }
             self.broken()?;
+            self.unrot();
             self.run_for(LOOK_MS);
         }
         for (promise, check) in TRUTH {

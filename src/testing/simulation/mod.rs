@@ -35,6 +35,7 @@ mod network;
 mod node;
 mod options;
 mod oracle;
+mod rot;
 mod run;
 mod trace;
 mod workload;

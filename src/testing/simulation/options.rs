@@ -34,11 +34,13 @@ pub enum Fault {
     Weigh,
     /// A node comes back at another address.
     Move,
+    /// A byte of a value changes on a disk, of which another node has a whole copy.
+    Rot,
 }
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Crash,
         Self::Pause,
         Self::Cut,
@@ -51,6 +53,7 @@ impl Fault {
         Self::Remove,
         Self::Weigh,
         Self::Move,
+        Self::Rot,
     ];
 }
 
@@ -118,7 +121,11 @@ impl Options {
             mixed_mirrors: false,
             max_value_bytes: 100,
             max_frame_bytes: 1_400,
-            config: Config { bury_after: Duration::from_secs(1), ..Config::default() },
+            config: Config {
+                bury_after: Duration::from_secs(1),
+                scrub_interval: Duration::ZERO,
+                ..Config::default()
+            },
             faults: Vec::new(),
             fault_gap_us: 1_000_000,
             drop_percent: 0,
@@ -153,8 +160,19 @@ impl Options {
             ..Config::default()
         };
         let harsh = c.percent(70);
-        let faults = Fault::ALL.into_iter().filter(|_| harsh && c.percent(45)).collect();
+        let mut faults: Vec<Fault> =
+            Fault::ALL.into_iter().filter(|f| *f != Fault::Rot && harsh && c.percent(45)).collect();
         let max_frame_bytes = *c.pick(&[1_200, 1_400, 9_000, 65_000]);
+        // What came later has a generator of its own: older seeds keep what they drew.
+        let mut later = Seeded::new(seed ^ 0x6c61_7465_7221_2121);
+        let scrub_interval = match later.percent(30) {
+            true => ms(*later.pick(&[1, 10, 50])),
+            false => Duration::ZERO,
+        };
+        if scrub_interval > Duration::ZERO {
+            faults.push(Fault::Rot);
+        }
+        let config = Config { scrub_interval, ..config };
         Self {
             seed,
             nodes: c.below(7) as usize + 1,

@@ -23,6 +23,7 @@ const MAX_REMOVALS: u64 = 2;
 pub(super) struct Workload {
     operations: Seeded,
     faults: Seeded,
+    rots: Seeded,
     watches: Vec<(usize, WatchId)>,
     removals: u64,
     ports: u16,
@@ -33,6 +34,7 @@ impl Workload {
         Self {
             operations: Seeded::new(seed ^ 0x636c_6965_6e74_7321),
             faults: Seeded::new(seed ^ 0x6661_756c_7473_2121),
+            rots: Seeded::new(seed ^ 0x726f_7474_656e_2121),
             watches: Vec::new(),
             removals: 0,
             ports: 2_000,
@@ -45,16 +47,23 @@ impl Workload {
         let mut left = world.options.operations;
         let mut operation_at = world.now_us + gap(&mut self.operations, world.options.operation_gap_us);
         let mut fault_at = world.now_us + gap(&mut self.faults, world.options.fault_gap_us);
+        let rots = world.options.faults.contains(&Fault::Rot);
+        let mut rot_at = if rots { world.now_us } else { u64::MAX };
         // A cluster may also be hurt while it comes up.
         if self.operations.percent(70) {
             operation_at += 3_000_000;
         }
         while left > 0 && world.violation().is_none() {
-            world.run_until_us(operation_at.min(fault_at));
+            world.run_until_us(operation_at.min(fault_at).min(rot_at));
             if operation_at <= world.now_us {
                 self.ask(world);
                 left -= 1;
                 operation_at = world.now_us + gap(&mut self.operations, world.options.operation_gap_us);
+            }
+            if rot_at <= world.now_us {
+                let n = self.rots.below(world.nodes.len() as u64) as usize;
+                world.rot(n, self.rots.next_u64());
+                rot_at = world.now_us + gap(&mut self.rots, world.options.fault_gap_us);
             }
             if fault_at <= world.now_us {
                 self.hurt(world);
@@ -158,10 +167,12 @@ impl Workload {
                 world.mend();
             }
         }
-        if world.options.faults.is_empty() {
+        let faults: Vec<Fault> =
+            world.options.faults.iter().filter(|fault| **fault != Fault::Rot).copied().collect();
+        if faults.is_empty() {
             return;
         }
-        let fault = *chance.pick(&world.options.faults);
+        let fault = *chance.pick(&faults);
         let member = world.nodes[n].standing == Standing::Member;
         match fault {
             Fault::Crash => {

@@ -273,7 +273,7 @@ fn what_cannot_be_sent_is_refused_and_leaves_the_frame_intact() {
     assert_eq!(links.send(id(2), &piece(MAX_FRAME_BYTES)), Err(SendRefused::TooLong));
     links.send(id(2), &ping(1)).unwrap();
     assert_eq!(links.send(id(2), &piece(MAX_FRAME_BYTES - 20)), Err(SendRefused::TooLong));
-    let many = Message::Want { mirrors: crate::model::Mirrors(1), hashes: vec![0; 70_000] };
+    let many = Message::OfferAck { tag: 1, answers: vec![crate::wire::Interest::Known; 70_000] };
     assert_eq!(links.send(id(2), &many), Err(SendRefused::TooLong));
     let fitting = piece(MAX_FRAME_BYTES - FRAME_HEADER_BYTES - 7);
     links.send(id(2), &fitting).unwrap();

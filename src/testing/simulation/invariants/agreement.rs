@@ -6,7 +6,7 @@ use crate::{
     model::{Mirrors, NodeId},
     partition::{Partition, Placement},
     testing::simulation::{World, act::names},
-    wire::{Message, RangeDigest},
+    wire::{Message, TreeDigest},
 };
 
 /// Disk and belief. That the core lists what it is believed to believe is checked with each listing.
@@ -35,12 +35,13 @@ pub fn digests_fit(world: &mut World) -> Result<(), String> {
     for &n in &there {
         for &m in there.iter().filter(|m| **m != n) {
             let (peer, now) = (world.nodes[m].id, world.nodes[n].now(world.now_us));
-            let ranges = whole_ranges(world, n, peer);
+            let trees = whole_trees(world, n, peer);
             let Some(process) = world.nodes[n].process.as_mut() else { continue };
-            let input = Input::Message { from: peer, message: Message::Compare { ranges } };
+            let message = Message::Compare { round: 1, trees };
+            let input = Input::Message { from: peer, message };
             let mut outputs = Vec::new();
             process.core.handle(now, input, &mut outputs);
-            let equal = |o: &Output| matches!(o, Output::Send { message: Message::Compare { ranges }, .. } if ranges.is_empty());
+            let equal = |o: &Output| matches!(o, Output::Send { message: Message::Equal { round: 1 }, .. });
             if !outputs.iter().any(equal) {
                 return Err(format!("node {n} tells node {m} other digests than its disk has: {outputs:?}"));
             }
@@ -49,7 +50,7 @@ pub fn digests_fit(world: &mut World) -> Result<(), String> {
     Ok(())
 }
 
-fn whole_ranges(world: &World, n: usize, peer: NodeId) -> Vec<RangeDigest> {
+fn whole_trees(world: &World, n: usize, peer: NodeId) -> Vec<TreeDigest> {
     let node = &world.nodes[n];
     let Some(process) = &node.process else { return Vec::new() };
     let placement: &Placement = process.core.placement();
@@ -59,22 +60,16 @@ fn whole_ranges(world: &World, n: usize, peer: NodeId) -> Vec<RangeDigest> {
         let digest = key_digest(key.hash64(), kept.iter().map(|kept| kept.version.dot));
         trees.add(placement.effective(mirrors), placement.partition(key.hash64()).0, digest);
     }
-    let mut all = trees.mirrors();
-    if all.is_empty() {
-        all.push(Mirrors::ALL);
-    }
     let digest = |mirrors: Mirrors| {
-        let mut range = RangeDigest { mirrors, low: 0, high: u64::MAX, keys: 0, sum: 0 };
+        let mut sum = 0_u64;
         for partition in placement.partitions().all() {
             let owns = |id: NodeId| placement.owners_of(partition, mirrors).any(|owner| owner == id);
             if owns(node.id) && owns(peer) {
                 let Partition(number) = partition;
-                let sum = trees.sum(mirrors, number);
-                range.keys += sum.keys;
-                range.sum = range.sum.wrapping_add(sum.sum);
+                sum = sum.wrapping_add(trees.sum(mirrors, number).sum);
             }
         }
-        range
+        TreeDigest { mirrors, sum }
     };
-    all.into_iter().map(digest).collect()
+    trees.mirrors().into_iter().map(digest).collect()
 }
