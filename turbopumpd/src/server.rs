@@ -111,6 +111,8 @@ fn peer(p: &PeerStats) -> Value {
         "owed": p.owed,
         "in_flight": p.in_flight,
         "synced_ms_ago": p.synced_ms_ago,
+        "compared_ms_ago": p.compared_ms_ago,
+        "differing": p.differing,
     })
 }
 

@@ -4,7 +4,8 @@ mod support;
 
 use std::time::{Duration, Instant};
 
-use support::{Answer, Daemon};
+use serde_json::json;
+use support::{Answer, Daemon, PATIENCE, until};
 
 fn missing_and_malformed(answers: Vec<(&str, Answer)>) {
     for (parameter, answer) in answers {
@@ -30,6 +31,44 @@ fn status_says_what_runs() {
     assert_eq!((&status["members"], &status["keys"]), (&1.into(), &1.into()));
     assert!(status["tombstones"].is_u64() && status["owed"].is_u64() && status["uptime_ms"].is_u64());
     assert_eq!(status["version"], env!("CARGO_PKG_VERSION"));
+}
+
+#[test]
+fn status_says_what_waits_here() {
+    let daemon = Daemon::start(&[]);
+    daemon.post("/write?name=a", b"v");
+    daemon.post("/delete?name=a", b"");
+    until("all keys were looked at", PATIENCE, || daemon.get("/status").json()["safe_to_stop"] == true);
+    let status = daemon.get("/status").json();
+    assert_eq!(status["handoff"], 0);
+    assert_eq!((&status["tombstones"], &status["checking_store"]), (&1.into(), &false.into()));
+    assert!(status["oldest_tombstone_ms"].is_u64() && status["moving_percent"].is_null());
+    assert_eq!((&status["burial_waits_for"], &status["peers"]), (&json!([]), &json!([])));
+}
+
+/// Goal: what is deleted leaves nothing, in a real process as in the simulator. Method: no grace.
+#[test]
+fn a_deleted_key_is_not_even_listed_in_the_end() {
+    let daemon = Daemon::start(&["--bury-after", "0"]);
+    daemon.post("/write?name=a", b"v");
+    daemon.post("/delete?name=a", b"");
+    until("the tombstone is gone", PATIENCE, || daemon.get("/status").json()["tombstones"] == 0);
+    assert_eq!(daemon.get("/list-keys?deleted=1").json()["keys"], json!([]));
+    assert_eq!(daemon.metric("turbopump_buried_total"), 1);
+}
+
+#[test]
+fn the_last_member_cannot_leave_and_the_ledger_is_nobodys() {
+    let daemon = Daemon::start(&[]);
+    assert_eq!(daemon.post("/leave", b"").error(), (400, "last_member".into()));
+    assert_eq!(daemon.get("/leave").error().0, 405);
+    assert_eq!(daemon.get("/status").json()["state"], "running");
+    assert_eq!(daemon.post("/leave?timeout=x", b"").error().0, 400);
+    for answer in
+        [daemon.post("/write?name=.turbopump/ledger", b"v"), daemon.get("/read?name=.turbopump/ledger")]
+    {
+        assert_eq!(answer.error(), (400, "malformed_parameter".into()));
+    }
 }
 
 #[test]
