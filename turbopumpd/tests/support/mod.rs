@@ -2,6 +2,9 @@
 
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
+pub mod cluster;
+pub mod network;
+
 use std::{
     collections::BTreeMap,
     io::{BufRead, BufReader, Read, Write},
@@ -68,7 +71,8 @@ impl Daemon {
         daemon
     }
 
-    fn spawn(mut command: Command, folder: &Path, options: &[&str]) -> Self {
+    /// What this command starts, in a given folder.
+    pub fn spawn(mut command: Command, folder: &Path, options: &[&str]) -> Self {
         let unix = folder.join("sock");
         command.args(["-l", "127.0.0.1:0", "-l", unix.to_str().unwrap(), "--home"]);
         command.arg(folder).args(options).stdout(Stdio::piped());
@@ -127,6 +131,15 @@ impl Daemon {
 
     pub fn peak_kib(&self) -> u64 {
         self.proc_status("VmHWM:")
+    }
+
+    /// Processor time used so far, user and system.
+    pub fn cpu_ms(&self) -> u64 {
+        const MS_PER_TICK: u64 = 10;
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
+        let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+        let ticks = |at: usize| fields[at].parse::<u64>().unwrap();
+        (ticks(11) + ticks(12)) * MS_PER_TICK
     }
 
     pub fn metric(&self, name: &str) -> u64 {
