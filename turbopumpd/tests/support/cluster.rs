@@ -264,6 +264,21 @@ impl Cluster {
         };
         owners.iter().filter(is_wrong).map(|(name, _)| name.clone()).collect()
     }
+
+    /// Waits until none of these keys is misplaced.
+    pub fn until_exact(&self, nodes: &[usize], owners: &BTreeMap<String, BTreeSet<usize>>, within: Duration) {
+        let begin = Instant::now();
+        loop {
+            let misplaced = self.misplaced(nodes, owners);
+            if misplaced.is_empty() {
+                return;
+            }
+            let some: Vec<_> = misplaced.iter().take(3).map(|n| (n, &owners[n])).collect();
+            let count = misplaced.len();
+            assert!(begin.elapsed() < within, "{count} are not exactly on their owners: {some:?}");
+            thread::park_timeout(Duration::from_millis(100));
+        }
+    }
 }
 
 /// With permissions and extended attributes.

@@ -1,0 +1,230 @@
+//! A cluster of real daemons grows and shrinks while clients use it: every key can be read all the
+//! while, in the end each is exactly on its owners, and not much more was moved than had to be.
+//! The figures: `cargo test --release -p turbopumpd --test grow -- --nocapture`
+
+mod support;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use support::{
+    Answer, Client,
+    cluster::{Cluster, SLACK, UDP, UDT, scaled, small, write_all},
+    until,
+};
+
+/// A key must be found within so many tries; each asks another node.
+const TRIES: usize = 5;
+
+/// Pause between two writes of the load, so that few of the copies that move are its own.
+const WRITE_EVERY: Duration = Duration::from_millis(20);
+
+/// Copies sent for a move, over the least that it takes. Each holder that is no owner any more sends
+/// to all owners, those that have the key already among them.
+const MOST_RATIO: f64 = 10.0;
+
+/// Clients that read and write known keys at random live nodes, until they are told to stop.
+struct Load {
+    keys: usize,
+    /// The sockets of the nodes that serve.
+    live: Mutex<Vec<PathBuf>>,
+    is_over: AtomicBool,
+    reads: AtomicU64,
+    retries: AtomicU64,
+    writes: AtomicU64,
+}
+
+impl Load {
+    fn new(keys: usize, cluster: &Cluster) -> Self {
+        let load = Self {
+            keys,
+            live: Mutex::default(),
+            is_over: AtomicBool::new(false),
+            reads: AtomicU64::new(0),
+            retries: AtomicU64::new(0),
+            writes: AtomicU64::new(0),
+        };
+        load.serve_from(cluster, cluster.nodes.len());
+        load
+    }
+
+    /// The first so many nodes serve from now on.
+    fn serve_from(&self, cluster: &Cluster, count: usize) {
+        *self.live.lock().unwrap() = cluster.nodes[..count].iter().map(|n| n.unix.clone()).collect();
+    }
+
+    /// Runs the clients beside what is to be done.
+    fn beside<T>(&self, todo: impl FnOnce() -> T) -> T {
+        thread::scope(|scope| {
+            let clients = [
+                scope.spawn(|| self.read_on(1)),
+                scope.spawn(|| self.read_on(2)),
+                scope.spawn(|| self.write_on()),
+            ];
+            // The clients end with it, however it ends.
+            let over = Over(&self.is_over);
+            let done = todo();
+            drop(over);
+            clients.into_iter().for_each(|c| c.join().unwrap());
+            done
+        })
+    }
+
+    fn read_on(&self, seed: u64) {
+        let mut random = Random(seed);
+        let mut clients = Clients::default();
+        while !self.is_over.load(Ordering::Relaxed) {
+            let name = format!("key-{}", random.below(self.keys));
+            let mut answers = Vec::new();
+            let found = (0..TRIES).any(|_| {
+                let answer = clients.at(&self.some_node(&mut random)).get(&format!("/read?name={name}"));
+                let is_found = answer.status == 200;
+                answers.push(answer);
+                is_found
+            });
+            let said: Vec<u16> = answers.iter().map(|a: &Answer| a.status).collect();
+            assert!(!said.contains(&404), "{name} was called absent: {said:?}");
+            assert!(found, "{name} could not be read in {TRIES} tries: {said:?}");
+            self.reads.fetch_add(1, Ordering::Relaxed);
+            self.retries.fetch_add(answers.len() as u64 - 1, Ordering::Relaxed);
+        }
+    }
+
+    fn write_on(&self) {
+        let mut random = Random(3);
+        let mut clients = Clients::default();
+        while !self.is_over.load(Ordering::Relaxed) {
+            let i = random.below(self.keys);
+            let client = clients.at(&self.some_node(&mut random));
+            let answer = client.post(&format!("/write?name=key-{i}&ack=local"), &small(i));
+            assert_eq!(answer.status, 200, "{}", answer.text());
+            self.writes.fetch_add(1, Ordering::Relaxed);
+            thread::park_timeout(WRITE_EVERY);
+        }
+    }
+
+    fn some_node(&self, random: &mut Random) -> PathBuf {
+        let live = self.live.lock().unwrap();
+        live[random.below(live.len())].clone()
+    }
+}
+
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// One kept connection per node.
+#[derive(Default)]
+struct Clients(BTreeMap<PathBuf, Client>);
+
+impl Clients {
+    fn at(&mut self, node: &PathBuf) -> &mut Client {
+        self.0.entry(node.clone()).or_insert_with(|| Client::unix(node))
+    }
+}
+
+/// Small and seeded.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) as usize % bound
+    }
+}
+
+type Owners = BTreeMap<String, BTreeSet<usize>>;
+
+/// Waits until each key is exactly on its owners, and says how long it took.
+fn until_placed(cluster: &Cluster, nodes: &[usize], owners: &Owners) -> Duration {
+    let (begin, within) = (Instant::now(), Duration::from_secs(60) * SLACK);
+    loop {
+        let busy = cluster.sum(nodes, "turbopump_owed") + cluster.sum(nodes, "turbopump_handoff");
+        // The load goes on, so that a few are always on their way.
+        let misplaced = if busy < 20 { cluster.misplaced(nodes, owners) } else { Vec::new() };
+        if busy < 20 && misplaced.len() < 10 {
+            return begin.elapsed();
+        }
+        let some = &misplaced[..misplaced.len().min(3)];
+        assert!(begin.elapsed() < within, "{busy} on their way, {} misplaced: {some:?}", misplaced.len());
+        thread::park_timeout(Duration::from_millis(200));
+    }
+}
+
+/// What a change of members moved. The least is one copy for each key and each owner that it did
+/// not have before. Sent are all copies that the nodes sent meanwhile, `turbopump_copies_sent`; of
+/// those the load's writes cause at most three each (a writer that owns nothing sends to three).
+fn report(what: &str, before: &Owners, after: &Owners, sent: u64, writes: u64) {
+    let least: usize = after.iter().map(|(name, owners)| owners.difference(&before[name]).count()).sum();
+    let least = least as u64;
+    let moved = sent.saturating_sub(3 * writes);
+    let (bytes, ratio) = (small(0).len() as u64, moved as f64 / least as f64);
+    println!(
+        "{what}: {sent} copies sent, of which at most {} for {writes} writes of the load; the least for the move \
+         is {least} copies, {} B of values; ratio {ratio:.2} to {:.2}",
+        3 * writes,
+        least * bytes,
+        sent as f64 / least as f64,
+    );
+    assert!(moved >= least / 2, "{moved} of {least}: what moved was not counted");
+    assert!(ratio < MOST_RATIO, "{moved} copies sent where {least} had to be");
+}
+
+fn three_nodes_grow_to_six(transport: &[&str]) {
+    // Goal: three more nodes take their share without a key being unreadable. Method: they join
+    // one right after the other, each known to one member, under load; then holdings are compared with /ring.
+    let count = scaled(10_000, 600);
+    let mut cluster = Cluster::start(3, &[transport, &["--durability", "buffered"]].concat());
+    write_all(&cluster.nodes[0], 16, count, "&ack=all", small);
+    let names: Vec<String> = (0..count).map(|i| format!("key-{i}")).collect();
+    let before = cluster.owners(0, &names);
+    let sent_before = cluster.sum(&[0, 1, 2], "turbopump_copies_sent_total");
+    let load = Load::new(count, &cluster);
+    let all: Vec<usize> = (0..6).collect();
+    let after = load.beside(|| {
+        for n in 3..6 {
+            cluster.grow();
+            // Clients come once it has met the others; until then it knows of nothing.
+            until("the new node has met the others", Duration::from_secs(20), || {
+                let states = cluster.states(n);
+                states.len() == n + 1 && states.values().all(|s| s == "up")
+            });
+            load.serve_from(&cluster, n + 1);
+        }
+        cluster.all_up();
+        let after = cluster.owners(0, &names);
+        println!(
+            "{transport:?}: grown to six, each key on its owners after {:?}",
+            until_placed(&cluster, &all, &after)
+        );
+        after
+    });
+    cluster.until_exact(&all, &after, Duration::from_secs(10) * SLACK);
+    let sent = cluster.sum(&all, "turbopump_copies_sent_total") - sent_before;
+    report(&format!("{transport:?} 3 to 6"), &before, &after, sent, load.writes.load(Ordering::Relaxed));
+    let (reads, retries) = (load.reads.load(Ordering::Relaxed), load.retries.load(Ordering::Relaxed));
+    println!("{transport:?}: {reads} reads were answered, {retries} of them tried again");
+    assert!(reads > 100, "the load was there");
+}
+
+#[test]
+fn over_udp_three_nodes_grow_to_six_under_load() {
+    three_nodes_grow_to_six(UDP);
+}
+
+#[test]
+fn over_udt_three_nodes_grow_to_six_under_load() {
+    three_nodes_grow_to_six(UDT);
+}
