@@ -6,7 +6,7 @@ mod support;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -20,6 +20,7 @@ use support::{
     cluster::{Cluster, SLACK, UDP, UDT, scaled, small, write_all},
     until,
 };
+use turbopump::model::Seeded;
 
 /// A key must be found within so many tries; each asks another node.
 const TRIES: usize = 5;
@@ -79,10 +80,10 @@ impl Load {
     }
 
     fn read_on(&self, seed: u64) {
-        let mut random = Random(seed);
+        let mut random = Seeded::new(seed);
         let mut clients = Clients::default();
         while !self.is_over.load(Ordering::Relaxed) {
-            let name = format!("key-{}", random.below(self.keys));
+            let name = format!("key-{}", random.below(self.keys as u64));
             let mut answers = Vec::new();
             let found = (0..TRIES).any(|_| {
                 let answer = clients.at(&self.some_node(&mut random)).get(&format!("/read?name={name}"));
@@ -99,10 +100,10 @@ impl Load {
     }
 
     fn write_on(&self) {
-        let mut random = Random(3);
+        let mut random = Seeded::new(3);
         let mut clients = Clients::default();
         while !self.is_over.load(Ordering::Relaxed) {
-            let i = random.below(self.keys);
+            let i = random.below(self.keys as u64) as usize;
             let client = clients.at(&self.some_node(&mut random));
             let answer = client.post(&format!("/write?name=key-{i}&ack=local"), &small(i));
             assert_eq!(answer.status, 200, "{}", answer.text());
@@ -111,9 +112,9 @@ impl Load {
         }
     }
 
-    fn some_node(&self, random: &mut Random) -> PathBuf {
+    fn some_node(&self, random: &mut Seeded) -> PathBuf {
         let live = self.live.lock().unwrap();
-        live[random.below(live.len())].clone()
+        random.pick(&live).clone()
     }
 }
 
@@ -130,18 +131,8 @@ impl Drop for Over<'_> {
 struct Clients(BTreeMap<PathBuf, Client>);
 
 impl Clients {
-    fn at(&mut self, node: &PathBuf) -> &mut Client {
-        self.0.entry(node.clone()).or_insert_with(|| Client::unix(node))
-    }
-}
-
-/// Small and seeded.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) as usize % bound
+    fn at(&mut self, node: &Path) -> &mut Client {
+        self.0.entry(node.into()).or_insert_with(|| Client::unix(node))
     }
 }
 

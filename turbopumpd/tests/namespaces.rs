@@ -213,12 +213,12 @@ fn a_fifth_of_the_packets_lost_marks_nobody_down(transport: &[&str], least: usiz
     times.sort();
     let (n, at) = (times.len(), |percent: usize| times[(times.len() - 1) * percent / 100]);
     println!(
-        "{transport:?}: {n} writes at 20 % loss, p50 {:?}, p99 {:?}, worst {:?}",
+        "{transport:?}: {n} writes at 20 % loss, {unknown} ended as unknown, p50 {:?}, p99 {:?}, worst {:?}",
         at(50),
         at(99),
         at(100)
     );
-    assert!(n >= 20, "only {n} writes in {stretch:?}");
+    assert!(n - unknown >= least, "only {n} writes in {stretch:?}, {unknown} of them ended as unknown");
     network(&mut cluster).heal();
     cluster.until_equal(&[0, 1, 2], HEALED * SLACK);
     assert_eq!(cluster.keys(0), n as u64);

@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
 pub mod cluster;
+pub mod history;
 pub mod network;
 
 use std::{
@@ -230,9 +231,14 @@ impl Client {
     }
 
     pub fn unix(path: &Path) -> Self {
-        let socket = UnixStream::connect(path).unwrap();
-        socket.set_read_timeout(Some(PATIENCE)).unwrap();
-        Self { socket: Socket::Unix(socket), unread: Vec::new() }
+        Self::try_unix(path, PATIENCE).unwrap()
+    }
+
+    /// To a daemon that may be gone, or frozen; an answer has to come within this time.
+    pub fn try_unix(path: &Path, within: Duration) -> std::io::Result<Self> {
+        let socket = UnixStream::connect(path)?;
+        socket.set_read_timeout(Some(within))?;
+        Ok(Self { socket: Socket::Unix(socket), unread: Vec::new() })
     }
 
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
@@ -316,12 +322,26 @@ impl Client {
     }
 
     pub fn answer_to(&mut self, is_head: bool) -> Answer {
+        self.try_answer(is_head).unwrap_or_else(|e| panic!("an answer in time, not {e}"))
+    }
+
+    /// A request and its answer, of a daemon that may be gone or frozen.
+    pub fn try_ask(&mut self, request: &[u8]) -> std::io::Result<Answer> {
+        self.try_send(request)?;
+        self.try_answer(false)
+    }
+
+    fn try_answer(&mut self, is_head: bool) -> std::io::Result<Answer> {
+        let ended = |unread: &[u8]| {
+            std::io::Error::other(format!("the end after {:?}", String::from_utf8_lossy(unread)))
+        };
         let end = loop {
             if let Some(at) = self.unread.windows(4).position(|w| w == b"\r\n\r\n") {
                 break at + 4;
             }
-            let n = self.read_some().expect("an answer in time");
-            assert!(n > 0, "an answer, not the end after {:?}", String::from_utf8_lossy(&self.unread));
+            if self.read_some()? == 0 {
+                return Err(ended(&self.unread));
+            }
         };
         let head: Vec<u8> = self.unread.drain(..end).collect();
         let head = String::from_utf8(head).unwrap();
@@ -337,10 +357,11 @@ impl Client {
             false => 0,
         };
         while self.unread.len() < length {
-            let n = self.read_some().expect("a body in time");
-            assert!(n > 0, "a whole body, not the end");
+            if self.read_some()? == 0 {
+                return Err(ended(&self.unread));
+            }
         }
         let body = self.unread.drain(..length).collect();
-        Answer { status, headers, body }
+        Ok(Answer { status, headers, body })
     }
 }
