@@ -5,6 +5,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fs::File,
     path::Path,
     process::Command,
     thread,
@@ -33,12 +34,20 @@ pub struct Cluster {
     pub nodes: Vec<Daemon>,
     pub folders: Vec<tempfile::TempDir>,
     options: Vec<String>,
+    logs: tempfile::TempDir,
     /// Goes last, after the processes in it.
     pub network: Option<Network>,
 }
 
 /// A copy of a node's home, identity and members included.
 pub struct Backup(tempfile::TempDir);
+
+impl Backup {
+    /// Makes another home of it.
+    pub fn copy_to(&self, home: &Path) {
+        copy(self.0.path(), home);
+    }
+}
 
 impl Cluster {
     /// On loopback.
@@ -49,7 +58,8 @@ impl Cluster {
     /// With node `i` in the namespace `i` of a network, if one is given.
     pub fn start_in(network: Option<Network>, count: usize, options: &[&str]) -> Self {
         let options: Vec<String> = options.iter().map(|o| o.to_string()).collect();
-        let mut cluster = Self { nodes: Vec::new(), folders: Vec::new(), options, network };
+        let logs = tempfile::tempdir().unwrap();
+        let mut cluster = Self { nodes: Vec::new(), folders: Vec::new(), options, logs, network };
         for _ in 0..count {
             cluster.add();
         }
@@ -95,12 +105,19 @@ impl Cluster {
         let mut options = vec!["--port", &port];
         options.extend(self.options.iter().map(String::as_str));
         options.extend(more);
-        let (command, ip) = match &self.network {
+        let (mut command, ip) = match &self.network {
             Some(network) => (network.command(i), network.ip(i)),
             None => (binary(), "127.0.0.1".into()),
         };
         options.extend(["--bind", &ip]);
+        let log = File::options().create(true).append(true).open(self.logs.path().join(i.to_string()));
+        command.stderr(log.unwrap());
         Daemon::spawn(command, self.folders[i].path(), &options)
+    }
+
+    /// What a node, in all its lives, said on stderr.
+    pub fn log(&self, i: usize) -> String {
+        std::fs::read_to_string(self.logs.path().join(i.to_string())).unwrap_or_default()
     }
 
     pub fn kill(&mut self, i: usize) {
@@ -159,7 +176,7 @@ impl Cluster {
     /// Puts a copy in the place of the home of a node that is down.
     pub fn restore(&self, i: usize, backup: &Backup) {
         self.lose_home(i);
-        copy(backup.0.path(), self.folders[i].path());
+        backup.copy_to(self.folders[i].path());
     }
 
     /// The state of each member, as one node sees it.
@@ -277,6 +294,17 @@ impl Cluster {
             let count = misplaced.len();
             assert!(begin.elapsed() < within, "{count} are not exactly on their owners: {some:?}");
             thread::park_timeout(Duration::from_millis(100));
+        }
+    }
+}
+
+/// A test that fails shows the end of what its nodes said.
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        for i in (0..self.nodes.len()).filter(|_| thread::panicking()) {
+            let log = self.log(i);
+            let lines: Vec<&str> = log.lines().collect();
+            eprintln!("-- node {i}\n{}", lines[lines.len().saturating_sub(20)..].join("\n"));
         }
     }
 }
