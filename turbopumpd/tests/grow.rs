@@ -29,8 +29,9 @@ const TRIES: usize = 5;
 const WRITE_EVERY: Duration = Duration::from_millis(20);
 
 /// Copies sent for a move, over the least that it takes. Each holder that is no owner any more sends
-/// to all owners, those that have the key already among them.
-const MOST_RATIO: f64 = 10.0;
+/// to all owners, those that have the key already among them, and again at each change of members:
+/// 5 to 10 times the least.
+const MOST_RATIO: f64 = 30.0;
 
 /// Clients that read and write known keys at random live nodes, until they are told to stop.
 struct Load {

@@ -11,7 +11,9 @@
 //! 3. A write replaces exactly what it covers: what a read's context covers is either among its
 //!    values, or was replaced by a write that the context covers too; never both, never neither.
 //! 4. Each read, taken with all writes, is linearizable: there is one order of them, in keeping
-//!    with real time, that explains it (Wing and Gong's search, by `todc-utils`).
+//!    with real time, that explains it (Wing and Gong's search, by `todc-utils`). Writes that overlap
+//!    the read count as concurrent: owners answer at different moments, so that a read may show
+//!    one of them and not another that was acknowledged before that one began.
 //!
 //! A write that failed is unknown: it may take effect at any time after it began, or never.
 //!
@@ -216,27 +218,21 @@ impl Specification for CausalRegister {
     }
 }
 
-/// One read and the writes that bear on it: those that it found, those that ran beside it, those
-/// that were acknowledged before it and not replaced before it, and the replacers of all these. A
-/// write that is unknown bears on it where its value was found, or where it may have deleted.
+/// One read and the writes that bear on it: those that it found, those that it knows of or must know
+/// of and that nothing of the kind replaced, and the replacers of all these. Of what is unknown, a
+/// delete bears on it as well: nobody was told its name.
 fn is_linearizable(writes: &BTreeMap<u64, Known>, invoked_ns: u64, returned_ns: u64, read: &Read) -> bool {
-    let over = |w: &&Known| w.is_acknowledged_before(invoked_ns);
-    let begun = |w: &&Known| w.invoked_ns < returned_ns;
-    let replaced = |w: &Known| {
-        let dot = w.dot;
-        dot.is_some_and(|dot| writes.values().rev().filter(over).any(|by| by.write.covers.contains(dot)))
-    };
+    let over = |w: &Known| w.is_acknowledged_before(invoked_ns);
+    let counts = |w: &&Known| over(w) || w.dot.is_some_and(|dot| read.context.contains(dot));
+    let covers = |by: &Known, w: &Known| w.dot.is_some_and(|dot| by.write.covers.contains(dot));
+    let replaced = |w: &Known| writes.values().rev().filter(counts).any(|by| covers(by, w));
     let bears = |w: &&Known| {
-        let is_read = read.values.contains_key(&w.write.value);
-        is_read || (w.returned_ns.is_some() || w.write.is_delete) && (!over(w) || !replaced(w))
+        let may_delete = w.write.is_delete && w.dot.is_none() && w.invoked_ns < returned_ns;
+        read.values.contains_key(&w.write.value) || may_delete || (counts(w) && !replaced(w))
     };
-    let mut steps: Vec<&Known> = writes.values().filter(begun).filter(bears).collect();
-    let names: BTreeSet<u64> = steps.iter().map(|w| w.write.value).collect();
-    let replacers = |w: &&Known| {
-        let covers = |value: &u64| writes[value].dot.is_some_and(|dot| w.write.covers.contains(dot));
-        !names.contains(&w.write.value) && w.returned_ns.is_some() && names.iter().any(covers)
-    };
-    let more: Vec<&Known> = writes.values().filter(over).filter(replacers).collect();
+    let mut steps: Vec<&Known> = writes.values().filter(bears).collect();
+    let is_replacer = |by: &&Known| !bears(by) && steps.iter().any(|w| covers(by, w));
+    let more: Vec<&Known> = writes.values().filter(counts).filter(is_replacer).collect();
     steps.extend(more);
 
     let mut actions: Vec<(u64, usize, Action<Step>)> = Vec::new();
@@ -246,13 +242,18 @@ fn is_linearizable(writes: &BTreeMap<u64, Known>, invoked_ns: u64, returned_ns: 
     };
     enter(0, invoked_ns, returned_ns, Step::Read(read.values.keys().copied().collect()));
     for (process, known) in steps.iter().enumerate() {
-        let covers = steps.iter().filter(|w| w.dot.is_some_and(|dot| known.write.covers.contains(dot)));
         let step = Step::Write {
             value: known.write.value,
             is_delete: known.write.is_delete,
-            covers: covers.map(|w| w.write.value).collect(),
+            covers: steps.iter().filter(|w| covers(known, w)).map(|w| w.write.value).collect(),
         };
-        enter(process + 1, known.invoked_ns, known.returned_ns.unwrap_or(u64::MAX), step);
+        let (from, to) = match over(known) {
+            true => (known.invoked_ns, known.returned_ns.unwrap_or(u64::MAX)),
+            false => {
+                (known.invoked_ns.min(invoked_ns), known.returned_ns.unwrap_or(u64::MAX).max(returned_ns))
+            }
+        };
+        enter(process + 1, from, to, step);
     }
     actions.sort_by_key(|(at, _, _)| *at);
     let actions = actions.into_iter().map(|(_, process, action)| (process, action)).collect();
