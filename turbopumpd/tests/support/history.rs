@@ -147,24 +147,26 @@ fn known_writes(history: &[Operation]) -> BTreeMap<u64, Known<'_>> {
     writes
 }
 
-fn judge(writes: &BTreeMap<u64, Known>, invoked_ns: u64, returned_ns: u64, read: &Read) -> Vec<String> {
+fn judge(all: &BTreeMap<u64, Known>, invoked_ns: u64, returned_ns: u64, read: &Read) -> Vec<String> {
     let mut broken = Vec::new();
     let context = &read.context;
     for (value, dot) in &read.values {
-        match writes.get(value) {
+        match all.get(value) {
             Some(w) if w.invoked_ns < returned_ns && w.dot == Some(*dot) && !w.write.is_delete => {}
             _ => broken.push(format!("nobody wrote {value} as {dot}")),
         }
     }
-    // The newest first: what covers an old one is then soon found.
+    // In the order in which they began, roughly: seen from the end, what covers one is soon found.
+    let writes: Vec<&Known> = all.values().filter(|w| w.invoked_ns < returned_ns).collect();
     let covered_by = |dot: Dot, certain: bool| {
-        writes.values().rev().find(|w| {
+        writes.iter().rev().find(|w| {
             w.write.covers.contains(dot) && w.may_be_in(context, returned_ns) && (!certain || w.dot.is_some())
         })
     };
-    for (value, known) in writes {
+    for known in &writes {
         let Some(dot) = known.dot else { continue };
-        let is_read = read.values.contains_key(value);
+        let value = known.write.value;
+        let is_read = read.values.contains_key(&value);
         if !context.contains(dot) {
             if known.is_acknowledged_before(invoked_ns) {
                 broken.push(format!("{value}, named {dot}, was acknowledged before and is unknown to it"));
@@ -179,7 +181,7 @@ fn judge(writes: &BTreeMap<u64, Known>, invoked_ns: u64, returned_ns: u64, read:
             broken.push(format!("{value}, named {dot}, is gone, and nothing replaced it"));
         }
     }
-    if !is_linearizable(writes, invoked_ns, returned_ns, read) {
+    if !is_linearizable(&writes, invoked_ns, returned_ns, read) {
         broken.push("no order of the writes explains it".into());
     }
     broken
@@ -221,18 +223,18 @@ impl Specification for CausalRegister {
 /// One read and the writes that bear on it: those that it found, those that it knows of or must know
 /// of and that nothing of the kind replaced, and the replacers of all these. Of what is unknown, a
 /// delete bears on it as well: nobody was told its name.
-fn is_linearizable(writes: &BTreeMap<u64, Known>, invoked_ns: u64, returned_ns: u64, read: &Read) -> bool {
+fn is_linearizable(writes: &[&Known], invoked_ns: u64, returned_ns: u64, read: &Read) -> bool {
     let over = |w: &Known| w.is_acknowledged_before(invoked_ns);
-    let counts = |w: &&Known| over(w) || w.dot.is_some_and(|dot| read.context.contains(dot));
+    let counts = |w: &Known| over(w) || w.dot.is_some_and(|dot| read.context.contains(dot));
     let covers = |by: &Known, w: &Known| w.dot.is_some_and(|dot| by.write.covers.contains(dot));
-    let replaced = |w: &Known| writes.values().rev().filter(counts).any(|by| covers(by, w));
-    let bears = |w: &&Known| {
-        let may_delete = w.write.is_delete && w.dot.is_none() && w.invoked_ns < returned_ns;
+    let replaced = |w: &Known| writes.iter().rev().any(|by| covers(by, w) && counts(by));
+    let bears = |w: &Known| {
+        let may_delete = w.write.is_delete && w.dot.is_none();
         read.values.contains_key(&w.write.value) || may_delete || (counts(w) && !replaced(w))
     };
-    let mut steps: Vec<&Known> = writes.values().filter(bears).collect();
-    let is_replacer = |by: &&Known| !bears(by) && steps.iter().any(|w| covers(by, w));
-    let more: Vec<&Known> = writes.values().filter(counts).filter(is_replacer).collect();
+    let (mut steps, others): (Vec<&Known>, Vec<&Known>) = writes.iter().partition(|w| bears(w));
+    let is_replacer = |by: &&Known| counts(by) && steps.iter().any(|w| covers(by, w));
+    let more: Vec<&Known> = others.into_iter().filter(is_replacer).collect();
     steps.extend(more);
 
     let mut actions: Vec<(u64, usize, Action<Step>)> = Vec::new();
