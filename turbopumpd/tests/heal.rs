@@ -54,7 +54,7 @@ fn a_node_that_was_away_catches_up(transport: &[&str], away: Away) {
     // Goal: what was written and deleted while one of three was away reaches it, and nothing that
     // was deleted comes back from it. Method: it has seen a fifth of the operations; each key is
     // used by one client of one node alone, so that its last operation decides.
-    let (keys, rounds) = (scaled(20_000, 1_000), 5);
+    let (keys, rounds) = (scaled(20_000, 600), 5);
     let is_delete = |round: usize, i: usize| (i / 16 + round).is_multiple_of(4) && round > 0;
     let value = |round: usize, i: usize| format!("round {round} of key {i}").into_bytes();
     let mut cluster = Cluster::start(3, &[transport, BUFFERED].concat());
@@ -124,7 +124,7 @@ fn over_udt_a_node_frozen_during_writes_and_deletes_catches_up() {
 fn rest_costs_little(transport: &[&str], bytes_limit: f64) {
     // Goal: a cluster in sync that nobody uses costs next to nothing. Method: processor time from
     // /proc, and bytes from the interfaces of a network of its own, over one stretch of time.
-    let (keys, stretch) = (scaled(100_000, 2_000), Duration::from_secs(scaled(20, 4) as u64));
+    let (keys, stretch) = (scaled(100_000, 500), Duration::from_secs(scaled(20, 2) as u64));
     let network = Network::try_new(3);
     if network.is_none() {
         eprintln!("SKIPPED: the bytes at rest are not measured, only the processor time");

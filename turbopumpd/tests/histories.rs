@@ -183,7 +183,7 @@ fn read_of(answer: &Answer) -> Option<Read> {
 /// Has clients work while `fault` happens again and again, and judges what they were told.
 fn quorum_keeps_its_word(what: &str, mut cluster: Cluster, mut fault: impl FnMut(&mut Cluster, usize)) {
     let recorder = Recorder::new(&cluster);
-    let (begin, stretch) = (Instant::now(), Duration::from_secs(scaled(20, 4) as u64));
+    let (begin, stretch) = (Instant::now(), Duration::from_secs(scaled(20, 3) as u64));
     let mut records: Records = thread::scope(|scope| {
         let recorder = &recorder;
         let clients: Vec<_> = (0..CLIENTS).map(|c| scope.spawn(move || recorder.run(c))).collect();
