@@ -270,9 +270,16 @@ impl Client {
 
     pub fn read_some(&mut self) -> std::io::Result<usize> {
         let mut buffer = [0; 16 * 1024];
-        let n = match &mut self.socket {
-            Socket::Tcp(s) => s.read(&mut buffer)?,
-            Socket::Unix(s) => s.read(&mut buffer)?,
+        let n = loop {
+            let read = match &mut self.socket {
+                Socket::Tcp(s) => s.read(&mut buffer),
+                Socket::Unix(s) => s.read(&mut buffer),
+            };
+            match read {
+                // A read with a timeout is not taken up again when the process was stopped a while.
+                Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+                read => break read?,
+            }
         };
         self.unread.extend_from_slice(&buffer[..n]);
         Ok(n)
