@@ -104,7 +104,8 @@ impl Load {
             let i = random.below(self.keys as u64) as usize;
             let node = self.some_node(&mut random);
             let said = clients.ask(&node, &format!("POST /write?name=key-{i}&ack=local"), &small(i));
-            assert!([200, GONE].contains(&said), "a write was answered {said}");
+            // 503: it has just left; another one is asked the next time.
+            assert!([200, 503, GONE].contains(&said), "a write was answered {said}");
             self.writes.fetch_add(1, Ordering::Relaxed);
             thread::park_timeout(WRITE_EVERY);
         }
@@ -225,4 +226,74 @@ fn over_udp_three_nodes_grow_to_six_under_load() {
 #[test]
 fn over_udt_three_nodes_grow_to_six_under_load() {
     three_nodes_grow_to_six(UDT);
+}
+
+/// Has a node leave, however often it has to be asked; it serves all the while.
+fn until_left(cluster: &Cluster, n: usize) -> Duration {
+    let begin = Instant::now();
+    loop {
+        let answer = cluster.nodes[n].post("/leave?timeout=10", b"");
+        let said = answer.json();
+        match answer.status {
+            200 => assert_eq!(said["state"], "left"),
+            202 => assert!(said["state"] == "leaving" && said["remaining"].as_u64() > Some(0), "{said}"),
+            status => panic!("{status}: {said}"),
+        }
+        if answer.status == 200 {
+            return begin.elapsed();
+        }
+        assert!(begin.elapsed() < Duration::from_secs(60) * SLACK, "it does not end: {said}");
+    }
+}
+
+fn six_nodes_shrink_to_three(transport: &[&str]) {
+    // Goal: three of six leave, one after the other, and no key is unreadable, lost or left behind.
+    // Method: each is asked to leave under load, says that it is safe to stop, and is stopped.
+    let count = scaled(10_000, 600);
+    let mut cluster = Cluster::start(6, &[transport, &["--durability", "buffered"]].concat());
+    write_all(&cluster.nodes[0], 16, count, "&ack=all", small);
+    let names: Vec<String> = (0..count).map(|i| format!("key-{i}")).collect();
+    let before = cluster.owners(0, &names);
+    let all: Vec<usize> = (0..6).collect();
+    until_placed(&cluster, &all, &before);
+    let (sent_before, stayed) = (cluster.sum(&all, "turbopump_copies_sent_total"), [0, 1, 2]);
+    let load = Load::new(count, &cluster);
+    let (after, sent) = load.beside(|| {
+        let mut sent_by_gone = 0;
+        for n in [5, 4, 3] {
+            let took = until_left(&cluster, n);
+            println!("{transport:?}: node {n} had left after {took:?}");
+            let status = cluster.nodes[n].get("/status").json();
+            assert_eq!(
+                (&status["state"], &status["safe_to_stop"]),
+                (&"left".into(), &true.into()),
+                "{status}"
+            );
+            assert_eq!((&status["handoff"], &status["owed"]), (&0.into(), &0.into()), "{status}");
+            load.serve_from(&cluster, n);
+            sent_by_gone += cluster.nodes[n].metric("turbopump_copies_sent_total");
+            cluster.nodes[n].signal("-TERM");
+            let (ended, _) = cluster.nodes[n].wait_end(Duration::from_secs(5));
+            assert!(ended.success(), "{ended}");
+        }
+        let after = cluster.owners(0, &names);
+        until_placed(&cluster, &stayed, &after);
+        (after, cluster.sum(&stayed, "turbopump_copies_sent_total") + sent_by_gone - sent_before)
+    });
+    cluster.until_exact(&stayed, &after, Duration::from_secs(10) * SLACK);
+    assert!(after.values().all(|owners| owners.iter().all(|o| *o < 3)), "those who left own nothing");
+    report(&format!("{transport:?} 6 to 3"), &before, &after, sent, load.writes.load(Ordering::Relaxed));
+    let (reads, retries) = (load.reads.load(Ordering::Relaxed), load.retries.load(Ordering::Relaxed));
+    println!("{transport:?}: {reads} reads were answered, {retries} of them tried again");
+    assert!(reads > 100, "the load was there");
+}
+
+#[test]
+fn over_udp_six_nodes_shrink_to_three_under_load() {
+    six_nodes_shrink_to_three(UDP);
+}
+
+#[test]
+fn over_udt_six_nodes_shrink_to_three_under_load() {
+    six_nodes_shrink_to_three(UDT);
 }
