@@ -5,106 +5,14 @@ mod support;
 use std::{
     collections::BTreeSet,
     path::PathBuf,
-    thread,
     time::{Duration, Instant},
 };
 
-use support::{Client, Daemon, until};
-
-/// In a release build the figures are held to; elsewhere the machine is busy compiling and
-/// checking, and only the behaviour counts.
-const STRICT: bool = !cfg!(debug_assertions);
-const SLACK: u32 = if STRICT { 1 } else { 20 };
-
-const UDT: &[&str] = &[];
-const UDP: &[&str] = &["--udp"];
-
-struct Cluster {
-    nodes: Vec<Daemon>,
-    folders: Vec<tempfile::TempDir>,
-    options: Vec<String>,
-}
-
-impl Cluster {
-    fn start(count: usize, options: &[&str]) -> Self {
-        let folders: Vec<_> = (0..count).map(|_| tempfile::tempdir().unwrap()).collect();
-        let options: Vec<String> = options.iter().map(|o| o.to_string()).collect();
-        let mut cluster = Self { nodes: Vec::new(), folders, options };
-        for i in 0..count {
-            let node = cluster.launch(i, 0);
-            cluster.nodes.push(node);
-        }
-        for a in 0..count {
-            for b in (0..count).filter(|b| *b != a) {
-                let target = format!("/add-peer?uid={}&ip={}", b + 1, cluster.nodes[b].peers);
-                assert_eq!(cluster.nodes[a].post(&target, b"").status, 200);
-            }
-        }
-        cluster.all_up();
-        cluster
-    }
-
-    fn launch(&self, i: usize, port: u16) -> Daemon {
-        let mut options: Vec<&str> = self.options.iter().map(String::as_str).collect();
-        let name = (i + 1).to_string();
-        options.extend(["--name", &name]);
-        Daemon::start_member(self.folders[i].path(), port, &options)
-    }
-
-    /// Starts a node again, on the address that it had.
-    fn relaunch(&mut self, i: usize) {
-        let port = self.nodes[i].peers.port();
-        self.nodes[i] = self.launch(i, port);
-    }
-
-    fn all_up(&self) {
-        until("all nodes see all others up", Duration::from_secs(30), || {
-            self.nodes.iter().all(|node| {
-                let members = node.get("/membership").json()["members"].as_array().unwrap().clone();
-                members.len() == self.nodes.len() && members.iter().all(|m| m["state"] == "up")
-            })
-        });
-    }
-
-    fn keys(&self, i: usize) -> u64 {
-        self.nodes[i].get("/status").json()["keys"].as_u64().unwrap()
-    }
-}
-
-/// Has `threads` clients write the names that `name` gives, each over one connection.
-fn write_all(node: &Daemon, threads: usize, count: usize, query: &str, value: fn(usize) -> Vec<u8>) {
-    thread::scope(|scope| {
-        for t in 0..threads {
-            let mut client = node.connect_unix();
-            scope.spawn(move || {
-                for i in (t..count).step_by(threads) {
-                    let answer = client.post(&format!("/write?name=key-{i}{query}"), &value(i));
-                    assert_eq!(answer.status, 200, "{}", answer.text());
-                }
-            });
-        }
-    });
-}
-
-/// Reads every name from one node, which asks nobody else.
-fn read_all(node: &Daemon, count: usize, value: fn(usize) -> Vec<u8>) {
-    let mut client = node.connect_unix();
-    for i in 0..count {
-        let answer = client.get(&format!("/read?name=key-{i}&local=1"));
-        assert_eq!(answer.status, 200, "key-{i}");
-        assert!(answer.body == value(i), "key-{i} has the wrong bytes");
-    }
-}
-
-fn small(i: usize) -> Vec<u8> {
-    let mut value = format!("value of key {i} ").into_bytes();
-    value.resize(100, b'.');
-    value
-}
-
-fn medium(i: usize) -> Vec<u8> {
-    (0..65_536usize).map(|n| (n * 31 + i * 7) as u8).collect()
-}
+use support::{
+    Client, Daemon,
+    cluster::{Cluster, SLACK, UDP, UDT, medium, read_all, small, write_all},
+    until,
+};
 
 fn ten_thousand_keys_reach_all_mirrors(transport: &[&str]) {
     let cluster = Cluster::start(3, &[transport, &["--durability", "buffered"]].concat());
@@ -221,8 +129,7 @@ fn a_killed_node_costs_no_acknowledged_write_and_serves_its_own_after_a_restart(
         let mut client = cluster.nodes[0].connect_unix();
         for i in 0..400 {
             if i == 100 {
-                cluster.nodes[victim].child.kill().unwrap();
-                cluster.nodes[victim].child.wait().unwrap();
+                cluster.kill(victim);
             }
             let name = format!("q{victim}-{i}");
             let answer = client.post(&format!("/write?name={name}&ack=quorum"), &small(i));
@@ -251,8 +158,7 @@ fn a_killed_node_costs_no_acknowledged_write_and_serves_its_own_after_a_restart(
 fn a_thousand_keys_survive_a_restart_of_all_nodes_at_once() {
     let mut cluster = Cluster::start(3, UDT);
     write_all(&cluster.nodes[0], 16, 1_000, "&ack=all", small);
-    cluster.nodes.iter_mut().for_each(|node| node.child.kill().unwrap());
-    cluster.nodes.iter_mut().for_each(|node| _ = node.child.wait().unwrap());
+    (0..3).for_each(|i| cluster.kill(i));
     (0..3).for_each(|i| cluster.relaunch(i));
     cluster.nodes.iter().for_each(|node| read_all(node, 1_000, small));
     cluster.all_up();
@@ -263,8 +169,7 @@ fn stops_within_two_seconds(transport: &[&str]) {
     // Goal: SIGTERM ends soon whatever hangs. Method: links up, one peer dead, one client that
     // sent half a request, one that waits; no socket file and no process is left.
     let mut cluster = Cluster::start(3, transport);
-    cluster.nodes[2].child.kill().unwrap();
-    cluster.nodes[2].child.wait().unwrap();
+    cluster.kill(2);
     let mut half = cluster.nodes[0].connect();
     half.send("POST /write?name=k HTTP/1.1\r\nContent-Length: 100\r\n\r\nhalf");
     let mut waits = Client::unix(&cluster.nodes[0].unix);
@@ -304,20 +209,6 @@ fn chaining_alone_and_sync_alone_each_spread_what_was_written() {
             until("both have all ten", Duration::from_secs(30), || cluster.keys(i) == 10);
         }
     }
-}
-
-#[test]
-fn an_emptied_node_gets_everything_back() {
-    let mut cluster = Cluster::start(3, &["--udp", "--durability", "buffered"]);
-    write_all(&cluster.nodes[0], 16, 2_000, "&ack=all", small);
-    cluster.nodes[1].child.kill().unwrap();
-    cluster.nodes[1].child.wait().unwrap();
-    std::fs::remove_dir_all(cluster.folders[1].path().join("store")).unwrap();
-    cluster.relaunch(1);
-    let begin = Instant::now();
-    until("all keys are back", Duration::from_secs(10) * SLACK, || cluster.keys(1) == 2_000);
-    println!("2,000 keys were back after {:?}", begin.elapsed());
-    read_all(&cluster.nodes[1], 2_000, small);
 }
 
 fn noise_on_the_peer_port_is_harmless(transport: &[&str]) {
@@ -365,10 +256,9 @@ fn over_udt_noise_on_the_peer_port_is_harmless() {
 fn a_node_that_comes_back_on_another_port_is_found_again() {
     for transport in [UDT, UDP] {
         let mut cluster = Cluster::start(3, &[transport, &["--store", "memory"]].concat());
-        cluster.nodes[1].child.kill().unwrap();
-        cluster.nodes[1].child.wait().unwrap();
+        cluster.kill(1);
         let before = cluster.nodes[1].peers;
-        cluster.nodes[1] = cluster.launch(1, 0);
+        cluster.relaunch_elsewhere(1);
         assert_ne!(cluster.nodes[1].peers, before);
         cluster.all_up();
         let addr = cluster.nodes[1].peers.to_string();
@@ -386,12 +276,11 @@ fn down_and_up_are_noticed_within_seconds_on_both_sides() {
         let state = |cluster: &Cluster| {
             cluster.nodes[0].get("/membership").json()["members"][1]["state"].as_str().unwrap().to_string()
         };
-        cluster.nodes[1].signal("-STOP");
+        cluster.pause(1);
         until("a stopped node counts as down", Duration::from_secs(6) * SLACK, || state(&cluster) == "down");
-        cluster.nodes[1].signal("-CONT");
+        cluster.resume(1);
         cluster.all_up();
-        cluster.nodes[1].child.kill().unwrap();
-        cluster.nodes[1].child.wait().unwrap();
+        cluster.kill(1);
         until("a killed node counts as down", Duration::from_secs(6) * SLACK, || state(&cluster) == "down");
         cluster.relaunch(1);
         cluster.all_up();

@@ -2,6 +2,10 @@
 
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
+pub mod cluster;
+pub mod history;
+pub mod network;
+
 use std::{
     collections::BTreeMap,
     io::{BufRead, BufReader, Read, Write},
@@ -68,7 +72,8 @@ impl Daemon {
         daemon
     }
 
-    fn spawn(mut command: Command, folder: &Path, options: &[&str]) -> Self {
+    /// What this command starts, in a given folder.
+    pub fn spawn(mut command: Command, folder: &Path, options: &[&str]) -> Self {
         let unix = folder.join("sock");
         command.args(["-l", "127.0.0.1:0", "-l", unix.to_str().unwrap(), "--home"]);
         command.arg(folder).args(options).stdout(Stdio::piped());
@@ -127,6 +132,15 @@ impl Daemon {
 
     pub fn peak_kib(&self) -> u64 {
         self.proc_status("VmHWM:")
+    }
+
+    /// Processor time used so far, user and system.
+    pub fn cpu_ms(&self) -> u64 {
+        const MS_PER_TICK: u64 = 10;
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
+        let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+        let ticks = |at: usize| fields[at].parse::<u64>().unwrap();
+        (ticks(11) + ticks(12)) * MS_PER_TICK
     }
 
     pub fn metric(&self, name: &str) -> u64 {
@@ -217,9 +231,14 @@ impl Client {
     }
 
     pub fn unix(path: &Path) -> Self {
-        let socket = UnixStream::connect(path).unwrap();
-        socket.set_read_timeout(Some(PATIENCE)).unwrap();
-        Self { socket: Socket::Unix(socket), unread: Vec::new() }
+        Self::try_unix(path, PATIENCE).unwrap()
+    }
+
+    /// To a daemon that may be gone, or frozen; an answer has to come within this time.
+    pub fn try_unix(path: &Path, within: Duration) -> std::io::Result<Self> {
+        let socket = UnixStream::connect(path)?;
+        socket.set_read_timeout(Some(within))?;
+        Ok(Self { socket: Socket::Unix(socket), unread: Vec::new() })
     }
 
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
@@ -251,9 +270,16 @@ impl Client {
 
     pub fn read_some(&mut self) -> std::io::Result<usize> {
         let mut buffer = [0; 16 * 1024];
-        let n = match &mut self.socket {
-            Socket::Tcp(s) => s.read(&mut buffer)?,
-            Socket::Unix(s) => s.read(&mut buffer)?,
+        let n = loop {
+            let read = match &mut self.socket {
+                Socket::Tcp(s) => s.read(&mut buffer),
+                Socket::Unix(s) => s.read(&mut buffer),
+            };
+            match read {
+                // A read with a timeout is not taken up again when the process was stopped a while.
+                Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+                read => break read?,
+            }
         };
         self.unread.extend_from_slice(&buffer[..n]);
         Ok(n)
@@ -303,12 +329,26 @@ impl Client {
     }
 
     pub fn answer_to(&mut self, is_head: bool) -> Answer {
+        self.try_answer(is_head).unwrap_or_else(|e| panic!("an answer in time, not {e}"))
+    }
+
+    /// A request and its answer, of a daemon that may be gone or frozen.
+    pub fn try_ask(&mut self, request: &[u8]) -> std::io::Result<Answer> {
+        self.try_send(request)?;
+        self.try_answer(false)
+    }
+
+    fn try_answer(&mut self, is_head: bool) -> std::io::Result<Answer> {
+        let ended = |unread: &[u8]| {
+            std::io::Error::other(format!("the end after {:?}", String::from_utf8_lossy(unread)))
+        };
         let end = loop {
             if let Some(at) = self.unread.windows(4).position(|w| w == b"\r\n\r\n") {
                 break at + 4;
             }
-            let n = self.read_some().expect("an answer in time");
-            assert!(n > 0, "an answer, not the end after {:?}", String::from_utf8_lossy(&self.unread));
+            if self.read_some()? == 0 {
+                return Err(ended(&self.unread));
+            }
         };
         let head: Vec<u8> = self.unread.drain(..end).collect();
         let head = String::from_utf8(head).unwrap();
@@ -324,10 +364,11 @@ impl Client {
             false => 0,
         };
         while self.unread.len() < length {
-            let n = self.read_some().expect("a body in time");
-            assert!(n > 0, "a whole body, not the end");
+            if self.read_some()? == 0 {
+                return Err(ended(&self.unread));
+            }
         }
         let body = self.unread.drain(..length).collect();
-        Answer { status, headers, body }
+        Ok(Answer { status, headers, body })
     }
 }
