@@ -90,14 +90,15 @@ impl Part {
             return Err(Malformed);
         }
         let (name, index, count) = (body.get_u64(), body.get_u16(), body.get_u16());
+        if !(2..=MAX_PARTS).contains(&count.into()) || index >= count {
+            return Err(Malformed);
+        }
         let part = Self { name, index, count, bytes: body };
-        let is_within = (2..=MAX_PARTS).contains(&count.into()) && index < count;
-        let (shortest, last) = match part.is_last() {
-            true => (part.bytes.len().max(MIN_PART_BYTES), part.bytes.len()),
-            false => (part.bytes.len(), 1),
-        };
-        let is_sized = shortest >= MIN_PART_BYTES && total(count, shortest, last) <= MAX_MESSAGE_BYTES;
-        if is_within && is_sized { Ok(part) } else { Err(Malformed) }
+        let len = part.bytes.len();
+        // The others have the same length, or at least that.
+        let (each, last) = if part.is_last() { (len.max(MIN_PART_BYTES), len) } else { (len, 1) };
+        let is_sized = each >= MIN_PART_BYTES && total(count, each, last) <= MAX_MESSAGE_BYTES;
+        if is_sized { Ok(part) } else { Err(Malformed) }
     }
 
     fn is_last(&self) -> bool {
@@ -245,3 +246,6 @@ impl Partials {
         Some(partial)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -181,6 +181,9 @@ impl Links {
     pub fn received(&mut self, now_ms: u64, from: SocketAddr, frame: Bytes, events: &mut Vec<LinkEvent>) {
         self.counters.frames_in += 1;
         self.counters.bytes_in += frame.len() as u64;
+        if !self.partials.is_empty() {
+            self.partials.expire(now_ms, &mut self.counters);
+        }
         let header = match Header::parse(&frame) {
             Ok(header) => header,
             Err(FrameError::NotOurs) => return self.counters.not_ours += 1,
@@ -192,9 +195,6 @@ impl Links {
                 return self.tell_refused(now_ms, from, Refusal::WireVersion, events);
             }
         };
-        if !self.partials.is_empty() {
-            self.partials.expire(now_ms, &mut self.counters);
-        }
         let body = frame.slice(FRAME_HEADER_BYTES..);
         match header.kind {
             FrameType::Messages => {
