@@ -489,7 +489,7 @@ impl Core {
     /// Leaves out values until the records fit into one frame; the reader fetches those. Where what is
     /// known of the versions takes several frames anyway, values go along up to as many bytes again:
     /// to fetch many short ones would cost more.
-    fn shorten(&self, records: &mut [Record]) {
+    pub(super) fn shorten(&self, records: &mut [Record]) {
         let values: Vec<_> = records.iter_mut().map(|r| r.value.take()).collect();
         let around = Message::reply_len_hint(records);
         let mut room = match self.max_message_bytes.checked_sub(around) {

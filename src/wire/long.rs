@@ -24,9 +24,9 @@ use bytes::{Buf, BufMut, Bytes};
 use super::{FRAME_HEADER_BYTES, LinkCounters};
 use crate::model::NodeId;
 
-/// The longest message, in bytes: a version that names as many writers as a context may
-/// ([`MAX_CONTEXT_RANGES`](super::MAX_CONTEXT_RANGES)), or 60 siblings that name 200 each. Every frame on
-/// the way has to arrive, so a much longer one would seldom get through a network that loses any.
+/// The longest message, in bytes: 16 for each range of a context that has as many as it may
+/// ([`MAX_CONTEXT_RANGES`](super::MAX_CONTEXT_RANGES)), or 60 siblings that name 200 writers each. Each of
+/// its frames has to arrive, so a much longer one would seldom get through a network that loses some.
 pub const MAX_MESSAGE_BYTES: usize = 256 * 1024;
 /// The least that a part holds unless it is the last. Every transport takes frames of 1,200 bytes.
 pub const MIN_PART_BYTES: usize = 1_024;

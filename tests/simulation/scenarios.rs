@@ -246,12 +246,12 @@ fn damage_is_found_and_mended_without_a_reader() {
     healed(&mut world);
 }
 
-/// Goal: what is known of a key may be longer than a frame. Method: sixty restarts of its writer, each a
-/// new name in its context; then thirty siblings, half of them on each side of a partition. A node
-/// that is no owner reads them all.
+/// Goal: what is known of a key may be longer than a frame. Method: 120 restarts of its writer, each a new
+/// name in its context, so that one version alone is too long; then thirty siblings, half of them on each
+/// side of a partition. A node that is no owner reads them all.
 #[test]
 fn a_key_with_many_writers_and_siblings_spreads_and_is_read_by_quorum() {
-    const RESTARTS: usize = 60;
+    const RESTARTS: usize = 120;
     const SIBLINGS: usize = 30;
     let mut world = World::new(Options { max_frame_bytes: 1_200, ..Options::quiet(7, 4) });
     world.run_for(2_000);
@@ -287,9 +287,32 @@ fn a_key_with_many_writers_and_siblings_spreads_and_is_read_by_quorum() {
     assert!(world.run_until(PATIENCE_MS, |w| w.outcome(op).is_some()));
     let Some(Outcome::Read(Ok(found))) = world.outcome(op) else { panic!("{:?}", world.outcome(op)) };
     let mut read: Vec<Dot> = found.siblings.live(u64::MAX >> 1).map(|r| r.version.dot).collect();
-    (read.sort_unstable(), dots.sort_unstable());
+    read.sort_unstable();
+    dots.sort_unstable();
     assert_eq!(read, dots);
     let ranges = |dot| found.siblings.find(dot).unwrap().version.context.ranges().len();
     assert!(dots.iter().all(|dot| ranges(*dot) >= RESTARTS), "each names all that wrote before");
+    healed(&mut world);
+}
+
+/// Goal: a reader that is no owner gets more long siblings than it may fetch at once. Method: a limit of
+/// two, and twelve values longer than a frame.
+#[test]
+fn more_long_siblings_are_read_than_are_fetched_at_once() {
+    let mut options = Options::quiet(7, 4);
+    options.config.max_transfers = 2;
+    let mut world = World::new(options);
+    world.run_for(2_000);
+    let reader = (0..4).find(|n| !world.owns(*n, &key("a"), Mirrors(3))).unwrap();
+    let mut dots: Vec<Dot> = (0..12)
+        .map(|_| {
+            let write = Write::put("a", 5_000).replacing(Replaces::Nothing).ack(Ack::All);
+            written(&mut world, (reader + 1) % 4, write)
+        })
+        .collect();
+    let mut read = alive(&mut world, reader, "a");
+    read.sort_unstable();
+    dots.sort_unstable();
+    assert_eq!(read, dots);
     healed(&mut world);
 }

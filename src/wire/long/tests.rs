@@ -4,6 +4,7 @@ use super::*;
 use crate::model::Seeded;
 
 const MAX_FRAME_BYTES: usize = 1_200;
+const NONE: [Bytes; 0] = [];
 
 impl Partials {
     /// The sums are right, no link is kept for nothing, and every limit holds.
@@ -102,10 +103,10 @@ fn parts_that_come_twice_change_nothing() {
     let bodies = parts(&message);
     let mut receiver = Receiver::default();
     let twice: Vec<_> = bodies.iter().rev().skip(1).flat_map(|body| [body, body]).collect();
-    assert_eq!(receiver.take_all(1, twice), [Bytes::new(); 0]);
+    assert_eq!(receiver.take_all(1, twice), NONE);
     assert_eq!(receiver.take_all(1, bodies.last()), [message.clone()]);
     // A late one begins the message anew, which then gets old or is said again.
-    assert_eq!(receiver.take_all(1, &bodies[..2]), [Bytes::new(); 0]);
+    assert_eq!(receiver.take_all(1, &bodies[..2]), NONE);
     assert_eq!(receiver.take_all(1, &bodies), [message]);
 }
 
@@ -115,9 +116,9 @@ fn a_lost_part_loses_the_message_until_it_is_said_again() {
     let (lost, other) = (message(1, 5_000), message(2, 5_000));
     let (bodies, others) = (parts(&lost), parts(&other));
     let mut receiver = Receiver::default();
-    assert_eq!(receiver.take_all(1, &bodies[1..]), [Bytes::new(); 0]);
-    assert_eq!(receiver.take_all(1, &others[..1]), [Bytes::new(); 0], "the first part of another");
-    assert_eq!(receiver.take_all(2, &bodies[..1]), [Bytes::new(); 0], "from another peer");
+    assert_eq!(receiver.take_all(1, &bodies[1..]), NONE);
+    assert_eq!(receiver.take_all(1, &others[..1]), NONE, "the first part of another");
+    assert_eq!(receiver.take_all(2, &bodies[..1]), NONE, "from another peer");
     assert_eq!(receiver.take_all(1, &bodies[..1]), [lost]);
     assert_eq!(receiver.take_all(1, &others[1..]), [other]);
 }
@@ -186,7 +187,7 @@ fn parts_that_make_another_message_are_malformed_together() {
     let bodies = parts(&message);
     let mut receiver = Receiver::default();
     let each = bodies[0].len() - PART_HEADER_BYTES;
-    assert_eq!(receiver.take_all(1, &bodies[1..]), [Bytes::new(); 0]);
+    assert_eq!(receiver.take_all(1, &bodies[1..]), NONE);
     assert_eq!(receiver.take(1, &part(name_of(&message), 0, 5, each)), Err(Malformed));
     assert!(receiver.partials.is_empty());
     assert_eq!(receiver.take_all(1, &bodies), [message]);
@@ -246,7 +247,7 @@ fn what_stays_incomplete_gets_too_old() {
     receiver.now_ms = MAX_PARTIAL_AGE_MS - 1;
     receiver.take_all(1, &first[3..]);
     receiver.now_ms = MAX_PARTIAL_AGE_MS;
-    assert_eq!(receiver.take_all(1, &first[..1]), [Bytes::new(); 0]);
+    assert_eq!(receiver.take_all(1, &first[..1]), NONE);
     assert_eq!(receiver.counters.partials_dropped, 1);
     assert_eq!(receiver.take_all(1, &second[..1]), [late]);
 }
