@@ -1,5 +1,7 @@
 //! Parts in every order, of messages that are none, and more of them than are held.
 
+use std::slice;
+
 use super::*;
 use crate::model::Seeded;
 
@@ -71,7 +73,9 @@ fn shuffle(bodies: &mut [Bytes], seeded: &mut Seeded) {
 /// A part made by hand.
 fn part(name: u64, index: u16, count: u16, len: usize) -> Bytes {
     let mut body = vec![];
-    (body.put_u64(name), body.put_u16(index), body.put_u16(count));
+    body.put_u64(name);
+    body.put_u16(index);
+    body.put_u16(count);
     body.put_bytes(7, len);
     body.into()
 }
@@ -104,7 +108,7 @@ fn parts_that_come_twice_change_nothing() {
     let mut receiver = Receiver::default();
     let twice: Vec<_> = bodies.iter().rev().skip(1).flat_map(|body| [body, body]).collect();
     assert_eq!(receiver.take_all(1, twice), NONE);
-    assert_eq!(receiver.take_all(1, bodies.last()), [message.clone()]);
+    assert_eq!(receiver.take_all(1, bodies.last()), slice::from_ref(&message));
     // A late one begins the message anew, which then gets old or is said again.
     assert_eq!(receiver.take_all(1, &bodies[..2]), NONE);
     assert_eq!(receiver.take_all(1, &bodies), [message]);
