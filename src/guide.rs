@@ -94,7 +94,9 @@
 //! 100,000 names; past it sync covers the rest).
 //!
 //! A value that does not fit into one frame of the transport is offered by name; the receiver
-//! fetches it in pieces, stages them in its storage, and checks the whole before it is visible.
+//! fetches it in pieces, stages them in its storage, and checks the whole before it is visible. What is said
+//! *about* versions may be longer than a frame, up to 256 KiB: it travels in parts, and is said again
+//! when one is lost.
 //!
 //! **Sync**: every 2 s a node compares digests with a peer drawn at random, and with each
 //! peer whose link just came up. Where they differ, both descend into the range until few keys are

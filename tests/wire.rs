@@ -8,14 +8,16 @@ use proptest::{collection::vec, option, prelude::*};
 use turbopump::{
     model::{
         Actor, Context, Digest, Dot, Key, Kind, MAX_ADDRS, MAX_RANGES_PER_ACTOR, Member, MemberState,
-        Mirrors, NodeId, Record, Stamp, Version,
+        Members, Mirrors, NodeId, Record, Stamp, Version,
     },
     wire::{
         AckStatus, BurialStep, DecodeError, FRAME_HEADER_BYTES, FrameError, FrameType, HashedKey, Header,
-        Hello, Interest, MAX_CONTEXT_RANGES, MAX_OFFERED_PER_MESSAGE, Message, Offered, RangeList,
-        RangeParts, Refusal, TreeDigest, Vitals, WIRE_VERSION,
+        Hello, Interest, LinkEvent, Links, Local, MAX_CONTEXT_RANGES, MAX_OFFERED_PER_MESSAGE, Message,
+        Offered, RangeList, RangeParts, Refusal, TreeDigest, Vitals, WIRE_VERSION,
     },
 };
+
+const MAX_FRAME_BYTES: usize = 1_200;
 
 fn encoded(message: &Message) -> Vec<u8> {
     let mut bytes = Vec::new();
@@ -305,14 +307,104 @@ proptest! {
     }
 
     #[test]
-    fn a_header_comes_out_as_it_went_in(token in any::<u64>(), len in 0_usize..100, is_hello in any::<bool>()) {
-        let kind = if is_hello { FrameType::Hello } else { FrameType::Messages };
+    fn a_header_comes_out_as_it_went_in(token in any::<u64>(), len in 0_usize..100, kind in kinds()) {
         let header = Header { kind, token, len: len as u32 };
         let mut frame = header.emit().to_vec();
         frame.resize(FRAME_HEADER_BYTES + len, 0);
         prop_assert_eq!(Header::parse(&frame), Ok(header));
         frame.push(0);
         prop_assert_eq!(Header::parse(&frame), Err(FrameError::Length));
+    }
+}
+
+fn kinds() -> impl Strategy<Value = FrameType> {
+    prop::sample::select(vec![FrameType::Hello, FrameType::Messages, FrameType::Part])
+}
+
+/// Two ends of a link over frames of [`MAX_FRAME_BYTES`], and where the first is.
+fn linked() -> (Links, Links, SocketAddr) {
+    let mut members = Members::default();
+    ["a", "b"].iter().for_each(|id| _ = members.merge(&Member::new(id.parse().unwrap(), vec![])));
+    let links = |id: &str| {
+        let (cluster, placement) = ("t".into(), "ring".into());
+        let local = Local { id: id.parse().unwrap(), cluster, incarnation: 1, partitions: 64, placement };
+        let mut links = Links::new(local, MAX_FRAME_BYTES, 1);
+        links.admit(&members);
+        links
+    };
+    let (mut a, mut b) = (links("a"), links("b"));
+    let at = |port| SocketAddr::from(([127, 0, 0, 1], port));
+    a.dial(0, "b".parse().unwrap(), &[at(2)]);
+    for _ in 0..2 {
+        flushed(&mut a).into_iter().for_each(|frame| b.received(0, at(1), frame, &mut vec![]));
+        flushed(&mut b).into_iter().for_each(|frame| a.received(0, at(2), frame, &mut vec![]));
+    }
+    assert!(a.is_up("b".parse().unwrap()) && b.is_up("a".parse().unwrap()));
+    (a, b, at(1))
+}
+
+fn flushed(links: &mut Links) -> Vec<Bytes> {
+    let mut frames = vec![];
+    links.flush(&mut |_, frame| frames.push(frame));
+    frames
+}
+
+/// What comes of these frames at the other end of the link, in this order.
+fn heard(links: &mut Links, from: SocketAddr, frames: &[Bytes]) -> Vec<Message> {
+    let mut events = vec![];
+    frames.iter().for_each(|frame| links.received(1, from, frame.clone(), &mut events));
+    let message = |event| match event {
+        LinkEvent::Message { message, .. } => message,
+        other => panic!("{other:?}"),
+    };
+    events.into_iter().map(message).collect()
+}
+
+/// Longer than a frame: a run of records whose contexts name many writers.
+fn long_messages() -> impl Strategy<Value = Message> {
+    let contexts = vec((any::<u64>(), numbers()), 40..90).prop_map(|ranges| {
+        let mut context = Context::EMPTY;
+        // Not the actor that the version is of.
+        ranges.iter().for_each(|&(actor, low)| context.add(Actor(actor | 1), low / 4, low / 4 + 1));
+        context
+    });
+    let record = (versions(), contexts, values()).prop_map(|(version, context, value)| {
+        let dot = Dot { actor: Actor(version.dot.actor.0 & !1), ..version.dot };
+        Record { version: Version { dot, context, ..version }.into(), value }
+    });
+    (numbers(), vec(record, 2..6))
+        .prop_map(|(tag, records)| Message::ReadReply { tag, records: Some(records) })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(300) })]
+
+    #[test]
+    fn long_messages_come_out_of_any_order_of_their_frames(
+        sent in vec(long_messages(), 1..4),
+        places in vec(any::<prop::sample::Index>(), 200),
+    ) {
+        let (mut a, mut b, from) = linked();
+        for message in &sent {
+            prop_assert!(encoded(message).len() <= message.encoded_len_hint(), "the hint is short: {message:?}");
+            a.send("b".parse().unwrap(), message).unwrap();
+        }
+        let mut frames = flushed(&mut a);
+        prop_assert!(frames.iter().all(|frame| frame.len() <= MAX_FRAME_BYTES));
+        let is_part = |frame: &Bytes| Header::parse(frame).is_ok_and(|header| header.kind == FrameType::Part);
+        prop_assert!(frames.len() >= 2 * sent.len() && frames.iter().all(is_part));
+        // All but one, each of them twice, in any order; then that one.
+        let last = frames.pop().unwrap();
+        frames.extend(frames.clone());
+        for (at, place) in places.iter().enumerate().take(frames.len()) {
+            let other = place.index(frames.len());
+            frames.swap(at, other);
+        }
+        let mut got = heard(&mut b, from, &frames);
+        prop_assert!(!got.contains(sent.last().unwrap()));
+        got.extend(heard(&mut b, from, &[last]));
+        prop_assert!(sent.iter().all(|message| got.contains(message)));
+        prop_assert!(got.iter().all(|message| sent.contains(message)));
     }
 }
 
@@ -492,7 +584,7 @@ fn frames_of_others_are_refused_with_the_reason() {
     assert_eq!(with(0, b'x'), Err(FrameError::NotOurs));
     assert_eq!(with(2, WIRE_VERSION + 1), Err(FrameError::Version(WIRE_VERSION + 1)));
     assert_eq!(with(3, 0), Err(FrameError::Type(0)));
-    assert_eq!(with(3, 3), Err(FrameError::Type(3)));
+    assert_eq!(with(3, 4), Err(FrameError::Type(4)));
     assert_eq!(with(7, 1), Err(FrameError::Length));
     assert_eq!(Header::parse(&good[..15]), Err(FrameError::NotOurs));
     assert_eq!(Header::parse(b""), Err(FrameError::NotOurs));
@@ -641,6 +733,22 @@ fn golden_bytes() {
         "747001010000001d000000000000000098a474657374a26e3107cd0400a472696e67cf1122334455\
              6677880005"
     );
+}
+
+/// The token follows from seed and address, so it stands here as well.
+#[test]
+fn golden_bytes_of_a_message_in_parts() {
+    let (mut a, mut b, from) = linked();
+    let message = Message::Piece { tag: 42, offset: 0, bytes: Some(vec![7; 1_500].into()) };
+    a.send("b".parse().unwrap(), &message).unwrap();
+    let frames = flushed(&mut a);
+    let heads: Vec<_> = frames.iter().map(|frame| (hex(&frame[..36]), frame.len())).collect();
+    let expected = [
+        ("74700103000004a0826e610ad9e5ef222a9c7a4f8f4b4cd00000000294072a00c505dc07", 1_200),
+        ("747001030000015b826e610ad9e5ef222a9c7a4f8f4b4cd0000100020707070707070707", 363),
+    ];
+    assert_eq!(heads, expected.map(|(head, len)| (head.into(), len)));
+    assert_eq!(heard(&mut b, from, &frames), [message]);
 }
 
 /// Run with `cargo test --release --test wire -- --ignored --nocapture`.

@@ -72,12 +72,30 @@ fuzz_target!(|data: &[u8]| {
         framed(FrameType::Messages, token),
         framed(FrameType::Hello, 0),
         framed(FrameType::Messages, 0),
+        framed(FrameType::Part, token),
+        framed(FrameType::Part, 0),
     ];
     for from in [b, a] {
         for frame in &frames {
             left.received(10, from, frame.clone(), &mut events);
         }
     }
+    // A message longer than a frame: its parts in an order that the input says, some lost and said again.
+    let bytes: Bytes = data.iter().cycle().take(if data.is_empty() { 0 } else { 5_000 }).copied().collect();
+    let long = Message::Piece { tag: 1, offset: 0, bytes: Some(bytes) };
+    right.send("a".parse().unwrap(), &long).unwrap();
+    let mut parts = sent(&mut right);
+    for (at, byte) in data.iter().take(parts.len()).enumerate() {
+        let other = usize::from(*byte) % parts.len();
+        parts.swap(at, other);
+    }
+    let lost = data.last().map_or(0, |byte| usize::from(*byte) % parts.len());
+    let mut heard = vec![];
+    for (_, frame) in parts.iter().skip(lost).chain(&parts) {
+        left.received(15, b, frame.clone(), &mut heard);
+    }
+    assert!(heard.iter().any(|e| matches!(e, LinkEvent::Message { message, .. } if *message == long)));
+
     // A hello as the input says it, whole in form, with an echo that holds or not.
     if let Some((&[choice, incarnation, token_byte], text)) = data.split_first_chunk::<3>() {
         let hello = Hello {

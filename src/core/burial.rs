@@ -47,8 +47,8 @@ const MAX_LOOKED_AT: usize = 20_000;
 /// The longest pause while values are kept that will expire.
 const MAX_PAUSE_MS: u64 = 60_000;
 /// Bytes of a message around its graves, and of each of them.
-const AROUND_BYTES: usize = 64;
-const GRAVE_BYTES: usize = 16;
+pub(super) const AROUND_BYTES: usize = 64;
+pub(super) const GRAVE_BYTES: usize = 16;
 
 /// See the [module](self).
 #[derive(Debug, Default)]

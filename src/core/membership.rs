@@ -24,7 +24,7 @@ pub(crate) const MAX_MEMBERS: usize = 10_000;
 /// Pause before the same list is sent to the same peer again.
 const RESEND_MS: u64 = 300;
 /// Bytes of an entry in a message, at most.
-const ENTRY_BYTES: usize = 260;
+pub(super) const ENTRY_BYTES: usize = 260;
 
 impl Core {
     pub(super) fn start_membership(&mut self) {

@@ -250,7 +250,8 @@ pub struct Setup {
     pub config: Config,
     /// Determines everything that is left to chance.
     pub seed: u64,
-    /// The longest message that the transport takes, in bytes.
+    /// The longest message that goes into one frame, in bytes. Values that would make one longer
+    /// travel in pieces.
     pub max_message_bytes: usize,
 }
 

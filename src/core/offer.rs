@@ -33,7 +33,7 @@ const MAX_OFFERS: usize = 4;
 /// Names that a peer wants and that are not read yet; past it no more are offered to it.
 const MAX_WANTED_KEYS: usize = 4_096;
 /// Bytes of an offer around its versions.
-const AROUND_OFFER_BYTES: usize = 32;
+pub(super) const AROUND_OFFER_BYTES: usize = 32;
 /// Pause before that is offered again which was on its way to the peer's storage.
 const COMING_PAUSE_MS: u64 = 200;
 

@@ -13,7 +13,7 @@
 //!                                                  └─────────────────────────┘
 //! ```
 //!
-//! Values that do not fit into a message are sent without their bytes; the peer fetches them
+//! Values that do not fit into a frame are sent without their bytes; the peer fetches them
 //! (`transfer`). Limits: flights per peer, and names in all states before a flight. Past the latter
 //! a name is dropped and sync finds the difference.
 
@@ -234,12 +234,9 @@ impl Core {
         }
     }
 
-    /// Whether a version and its value go into one message.
+    /// Whether a version and its value go into one frame.
     pub(super) fn fits(&self, key: &Key, version: &Version) -> bool {
-        const REST_BYTES: usize = 160;
-        const RANGE_BYTES: usize = 27;
-        let around = key.as_str().len() + version.context.ranges().len() * RANGE_BYTES + REST_BYTES;
-        version.len as usize + around <= self.max_message_bytes
+        Message::write_len_hint(key, version, Some(version.len as usize)) <= self.max_message_bytes
     }
 
     fn launch(&mut self, to: NodeId, key: Key, version: Arc<Version>, value: Option<Bytes>) {

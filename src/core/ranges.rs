@@ -29,7 +29,7 @@ const MAX_LIST_KEYS: usize = 16;
 /// Keys here that a list is compared with. Where there are more, the range is cut instead.
 pub(super) const MAX_HELD_KEYS: usize = 255;
 /// Bytes of a message around its ranges.
-const AROUND_RANGES_BYTES: usize = 32;
+pub(super) const AROUND_RANGES_BYTES: usize = 32;
 /// Versions younger than this are taken to be still on their way.
 const FRESH_MS: u64 = 1_000;
 

@@ -27,7 +27,7 @@ use crate::{
     error::ReadError,
     model::{Dot, Key, Mirrors, NodeId, Record, Siblings, Version},
     storage::Change,
-    wire::{AckStatus, Message},
+    wire::{AckStatus, MAX_MESSAGE_BYTES, Message, value_len_hint},
 };
 
 /// Patience with one owner before `One` asks the next one as well.
@@ -372,7 +372,8 @@ impl Core {
         self.timers.set_earlier(Timer::Await, hedge_at_ms);
     }
 
-    /// Fetches long values that a reader gets and this node lacks. Says whether there are any.
+    /// Fetches values that a reader gets and this node lacks, as many at once as there is room for. Says
+    /// whether there are any.
     fn fetch_missing(&mut self, op: OpId) -> bool {
         let wall_ms = self.now.wall_ms;
         let Some(read) = self.operations.read(op) else { return false };
@@ -389,6 +390,10 @@ impl Core {
             }
             let holder = holders.iter().find(|(id, dots)| *id != self.me && dots.contains(&version.dot));
             let Some((holder, _)) = holder else { continue };
+            // The rest when these are here.
+            if waits && self.transfers.len() >= self.config.max_transfers {
+                break;
+            }
             let dot = version.dot;
             self.reads.fetching.entry(dot).or_default().push(op);
             if let Some(read) = self.operations.read(op) {
@@ -481,16 +486,22 @@ impl Core {
         }
     }
 
-    /// Leaves out values until the records fit into one message.
-    fn shorten(&self, records: &mut [Record]) {
-        const RECORD_BYTES: usize = 160;
-        const RANGE_BYTES: usize = 27;
-        let around = |r: &Record| RECORD_BYTES + r.version.context.ranges().len() * RANGE_BYTES;
-        let mut room = self.max_message_bytes.saturating_sub(records.iter().map(around).sum());
-        for record in records {
-            match &record.value {
-                Some(value) if value.len() <= room => room -= value.len(),
-                _ => record.value = None,
+    /// Leaves out values until the records fit into one frame; the reader fetches those. Where what is
+    /// known of the versions takes several frames anyway, values go along up to as many bytes again:
+    /// to fetch many short ones would cost more.
+    pub(super) fn shorten(&self, records: &mut [Record]) {
+        let values: Vec<_> = records.iter_mut().map(|r| r.value.take()).collect();
+        let around = Message::reply_len_hint(records);
+        let mut room = match self.max_message_bytes.checked_sub(around) {
+            Some(left) => left,
+            None => around.min(MAX_MESSAGE_BYTES.saturating_sub(around)),
+        };
+        for (record, value) in records.iter_mut().zip(values) {
+            let more = value_len_hint(value.as_ref().map(Bytes::len));
+            let is_empty = value.as_ref().is_some_and(Bytes::is_empty);
+            if is_empty || more <= room {
+                room = room.saturating_sub(more);
+                record.value = value;
             }
         }
     }

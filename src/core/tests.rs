@@ -6,15 +6,21 @@ use bytes::Bytes;
 
 use super::{
     Core, Done, Found, Input, JobId, Now, OpId, Outcome, Output, ReadRequest, Request, Setup, Work,
-    WriteRequest,
+    WriteRequest, burial, membership, offer, ranges, transfer,
 };
 use crate::{
     config::Config,
     error::{ReadError, SubmitError},
-    model::{Actor, Context, Digest, Dot, Key, Kind, Member, Mirrors, NodeId, Record, Version},
+    model::{
+        Actor, Context, Digest, Dot, Key, Kind, MAX_ADDRS, MAX_NODE_ID_BYTES, Member, Mirrors, NodeId,
+        Record, Version,
+    },
     partition::{PartitionCount, Ring},
     storage::Change,
-    wire::{AckStatus, Interest, Message, Offered, RangeList, RangeParts},
+    wire::{
+        AckStatus, BurialStep, CHECK_BYTES, FRAME_HEADER_BYTES, HashedKey, Interest, LIST_BYTES, Message,
+        OFFERED_BYTES, Offered, PARTS_PER_RANGE, RANGE_PARTS_BYTES, RangeList, RangeParts,
+    },
 };
 
 const LONG: usize = 1 << 20;
@@ -361,4 +367,80 @@ fn a_listing_behind_a_name_too_long_for_a_key_goes_on_there() {
     assert_eq!(names("b"), ["c"]);
     assert_eq!(names(&"b".repeat(2_000)), ["c"]);
     assert_eq!(names(&"\u{e4}".repeat(2_000)), [""; 0]);
+}
+
+/// Goal: messages that are made to fit one frame do. Method: as many of the longest as each constant
+/// allows in the shortest frame.
+#[test]
+fn what_is_counted_out_for_a_frame_fits_it() {
+    let max = 1_200 - FRAME_HEADER_BYTES;
+    let (mirrors, salt, bits) = (Mirrors(u16::MAX), u32::MAX, 64);
+    let room = max - ranges::AROUND_RANGES_BYTES;
+    let parts = RangeParts { prefix: u64::MAX, checks: [u32::MAX >> 8; PARTS_PER_RANGE] };
+    let list = |checks| RangeList { prefix: u64::MAX, checks: vec![0; checks] };
+    let lists = |checks| vec![list(checks); room / (LIST_BYTES + checks * CHECK_BYTES)];
+    let addrs = vec![([255_u16; 8], u16::MAX).into(); MAX_ADDRS];
+    let member = Member::new("i".repeat(MAX_NODE_ID_BYTES).parse().unwrap(), addrs);
+    let member = Member { generation: u32::MAX, revision: u64::MAX, weight: u16::MAX, ..member };
+    let dot = Dot { actor: Actor(u64::MAX), counter: u64::MAX };
+    let offered = Offered { hash: u64::MAX, check: u32::MAX, dot };
+    let offers = (max - offer::AROUND_OFFER_BYTES) / OFFERED_BYTES;
+    let grave = HashedKey { hash: u64::MAX, digest: u64::MAX };
+    let graves = vec![grave; (max - burial::AROUND_BYTES) / burial::GRAVE_BYTES];
+    let bytes = Some(vec![0; max - transfer::AROUND_PIECE_BYTES].into());
+    for message in [
+        Message::Parts { salt, mirrors, bits, ranges: vec![parts; room / RANGE_PARTS_BYTES] },
+        Message::List { salt, mirrors, bits, ranges: lists(0) },
+        Message::Want { salt, mirrors, bits, ranges: lists(20) },
+        Message::Offer { tag: u64::MAX, versions: vec![offered; offers] },
+        Message::OfferAck { tag: u64::MAX, answers: vec![Interest::Known; offers] },
+        Message::Members { entries: vec![member; max / membership::ENTRY_BYTES], reply: true },
+        Message::Buried { round: u64::MAX, step: BurialStep::Bury, agreed: vec![true; graves.len()] },
+        Message::Bury { round: u64::MAX, members: u64::MAX, step: BurialStep::Bury, graves },
+        Message::Piece { tag: u64::MAX, offset: u64::MAX, bytes },
+    ] {
+        let mut encoded = Vec::new();
+        message.encode(&mut encoded);
+        assert!(encoded.len() <= max, "{} bytes: {message:?}", encoded.len());
+        assert!(encoded.len() <= message.encoded_len_hint(), "the hint is short: {message:?}");
+    }
+}
+
+/// Goal: a reply fits a frame if what is known of its versions does; if not, short values go along up
+/// to as many bytes again. Empty ones always do, for there is nothing to fetch.
+#[test]
+fn values_are_left_out_of_a_reply_that_would_get_too_long() {
+    let mut bench = Bench::new(Config::default());
+    bench.core.max_message_bytes = 1_200 - FRAME_HEADER_BYTES;
+    let mut context = Context::EMPTY;
+    (1..=100).for_each(|actor| context.add(Actor(actor << 40), 0, 1));
+    let reply = |context: &Context, values: &[usize]| {
+        let record = |(counter, len): (usize, &usize)| {
+            let dot = Dot { actor: Actor(7), counter: counter as u64 + 1 };
+            let version = Version {
+                dot,
+                since: 0,
+                context: context.clone(),
+                written_ms: 1,
+                expires_ms: None,
+                kind: Kind::Value,
+                mirrors: Mirrors(3),
+                len: *len as u64,
+                digest: Digest([7; 32]),
+            };
+            Record { version: version.into(), value: Some(vec![0; *len].into()) }
+        };
+        let mut records: Vec<Record> = values.iter().enumerate().map(record).collect();
+        bench.core.shorten(&mut records);
+        let left: Vec<bool> = records.iter().map(|record| record.value.is_some()).collect();
+        let mut encoded = Vec::new();
+        Message::ReadReply { tag: u64::MAX, records: Some(records) }.encode(&mut encoded);
+        (left, encoded.len())
+    };
+    let (left, len) = reply(&Context::EMPTY, &[300, 900, 300, 0]);
+    assert_eq!(left, [true, false, true, true]);
+    assert!(len <= bench.core.max_message_bytes, "{len} bytes");
+    let (left, len) = reply(&context, &[2_000, 10_000, 200, 0]);
+    assert_eq!(left, [true, false, true, true]);
+    assert!((6_000..15_000).contains(&len), "{len} bytes");
 }

@@ -34,7 +34,7 @@ const PIECE_MS: u64 = 300;
 /// Times that a piece is asked for before the source is given up.
 const MAX_TRIES: u32 = 6;
 /// Bytes of a message around the piece that it carries.
-const AROUND_PIECE_BYTES: usize = 64;
+pub(super) const AROUND_PIECE_BYTES: usize = 64;
 /// The most that a peer gets per piece, whatever it asks for.
 const MAX_PIECE_BYTES: usize = 1 << 20;
 

@@ -231,7 +231,7 @@ impl EventLoop {
         match output {
             Output::Send { to, message } => match self.parts.links.send(to, &message) {
                 Ok(()) => {}
-                Err(SendRefused::TooLong) => log::warn!("a message to {to} is too long for a frame: dropped"),
+                Err(SendRefused::TooLong) => log::warn!("a message to {to} is too long: dropped"),
                 Err(error) => log::debug!("a message to {to} was not sent: {error}"),
             },
             Output::Work { .. } => unreachable!("handled by act"),

@@ -19,7 +19,7 @@ use super::{
         HASHED_KEY_BYTES, context_len_hint, decode_context, decode_dot, decode_hashed_keys, decode_key,
         decode_member, decode_record, decode_status, decode_step, decode_version, decode_vitals,
         encode_context, encode_hashed_keys, encode_member, encode_record, encode_status, encode_step,
-        encode_version, encode_vitals, packed, version_len_hint,
+        encode_version, encode_vitals, packed, value_len_hint, version_len_hint,
     },
     ranges::{
         OFFERED_BYTES, RANGE_PARTS_BYTES, TREE_BYTES, decode_bits, decode_interest, decode_lists,
@@ -27,7 +27,7 @@ use super::{
         encode_parts, encode_trees, lists_fit, lists_len,
     },
 };
-use crate::model::{Context, MAX_ADDRS, Mirrors, Record};
+use crate::model::{Context, Key, MAX_ADDRS, Mirrors, Record, Version};
 
 /// Versions in one `ReadReply`.
 pub const MAX_RECORDS_PER_REPLY: usize = 1_024;
@@ -64,6 +64,9 @@ const EQUAL: u64 = 17;
 const PARTS: u64 = 18;
 const OFFER: u64 = 19;
 const OFFER_ACK: u64 = 20;
+
+/// An actor and two counters, all below 128.
+const SHORTEST_RANGE_BYTES: usize = 3;
 
 impl Message {
     /// Appends the bytes of the message.
@@ -175,25 +178,20 @@ impl Message {
         decoded
     }
 
-    /// About how many bytes [`encode`](Self::encode) appends; seldom less than it does.
+    /// At most how many bytes [`encode`](Self::encode) appends, and seldom many more.
     pub fn encoded_len_hint(&self) -> usize {
-        let len = |bytes: &Option<Bytes>| bytes.as_ref().map_or(1, |b| 5 + b.len());
+        let len = |bytes: &Option<Bytes>| bytes.as_ref().map(Bytes::len);
         match self {
-            Self::Write { key, version, value, .. } => {
-                20 + key.as_str().len() + version_len_hint(version) + len(value)
-            }
+            Self::Write { key, version, value, .. } => Self::write_len_hint(key, version, len(value)),
             Self::Read { key, .. } => 20 + key.as_str().len(),
-            Self::ReadReply { records, .. } => {
-                let record = |r: &Record| version_len_hint(&r.version) + len(&r.value);
-                20 + records.iter().flatten().map(record).sum::<usize>()
-            }
+            Self::ReadReply { records, .. } => Self::reply_len_hint(records.as_deref().unwrap_or_default()),
             Self::Await { key, context, .. } => 30 + key.as_str().len() + context_len_hint(context),
             Self::Fetch { key, .. } => 50 + key.as_str().len(),
-            Self::Piece { bytes, .. } => 20 + len(bytes),
+            Self::Piece { bytes, .. } => 20 + value_len_hint(len(bytes)),
             Self::WriteAck { .. } | Self::Bye => 20,
             Self::Ping { .. } | Self::Pong { .. } => 80,
             Self::Members { entries, .. } => {
-                10 + entries.iter().map(|m| 60 + 19 * m.addrs.len()).sum::<usize>()
+                10 + entries.iter().map(|m| 60 + 20 * m.addrs.len()).sum::<usize>()
             }
             Self::Compare { trees, .. } => 20 + TREE_BYTES * trees.len(),
             Self::Equal { .. } => 10,
@@ -208,19 +206,33 @@ impl Message {
         }
     }
 
+    /// At most how many bytes a `Write` of this version takes, with a value of that length or without.
+    pub(crate) fn write_len_hint(key: &Key, version: &Version, value: Option<usize>) -> usize {
+        20 + key.as_str().len() + version_len_hint(version) + value_len_hint(value)
+    }
+
+    /// At most how many bytes a `ReadReply` with these takes.
+    pub(crate) fn reply_len_hint(records: &[Record]) -> usize {
+        let value = |r: &Record| value_len_hint(r.value.as_ref().map(Bytes::len));
+        20 + records.iter().map(|r| version_len_hint(&r.version) + value(r)).sum::<usize>()
+    }
+
     /// It can't be shorter than this. Spares the encoding of what won't fit anyway.
     pub(crate) fn shortest(&self) -> usize {
+        let len = |bytes: &Option<Bytes>| bytes.as_ref().map_or(0, Bytes::len);
+        let ranges = |version: &Version| SHORTEST_RANGE_BYTES * version.context.ranges().len();
         match self {
-            Self::Write { value: Some(bytes), .. } | Self::Piece { bytes: Some(bytes), .. } => bytes.len(),
+            Self::Write { version, value, .. } => ranges(version) + len(value),
+            Self::Piece { bytes, .. } => len(bytes),
             Self::ReadReply { records: Some(records), .. } => {
-                records.iter().flat_map(|r| &r.value).map(Bytes::len).sum()
+                records.iter().map(|r| ranges(&r.version) + len(&r.value)).sum()
             }
             _ => 0,
         }
     }
 
-    /// Whether a peer would take it: the named limits of this module. A message that a frame
-    /// holds may still have too many of something.
+    /// Whether a peer would take it: the named limits of this module. A message that is short enough
+    /// may still have too many of something.
     pub(crate) fn is_within_limits(&self) -> bool {
         let fits = |context: &Context| context.ranges().len() <= MAX_CONTEXT_RANGES;
         match self {

@@ -17,6 +17,8 @@ pub enum FrameType {
     Hello,
     /// Messages, one after the other.
     Messages,
+    /// A part of one message that is longer than a frame.
+    Part,
 }
 
 /// The header of a frame.
@@ -64,6 +66,7 @@ impl Header {
         let kind = match kind {
             1 => FrameType::Hello,
             2 => FrameType::Messages,
+            3 => FrameType::Part,
             other => return Err(FrameError::Type(other)),
         };
         let len = u32::from_be_bytes([l0, l1, l2, l3]);
@@ -82,6 +85,7 @@ impl Header {
         out.put_u8(match self.kind {
             FrameType::Hello => 1,
             FrameType::Messages => 2,
+            FrameType::Part => 3,
         });
         out.put_u32(self.len);
         out.put_u64(self.token);

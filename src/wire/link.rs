@@ -1,11 +1,14 @@
 //! One peer's link: its proved paths, and the frame that is being filled.
 
-use std::net::SocketAddr;
+use std::{collections::VecDeque, net::SocketAddr};
 
 use bytes::Bytes;
 use smallvec::{SmallVec, smallvec};
 
-use super::{FRAME_HEADER_BYTES, FrameType, Header, Message, SendRefused, session::MAX_MESSAGES_PER_FRAME};
+use super::{
+    FRAME_HEADER_BYTES, FrameType, Header, Message, SendRefused, long,
+    session::{MAX_MESSAGES_PER_FRAME, MAX_UNFLUSHED_FRAMES},
+};
 use crate::model::MAX_ADDRS;
 
 /// An address at which the peer has shown to receive.
@@ -76,13 +79,14 @@ impl Link {
         self.messages == 0
     }
 
-    /// Puts a message into the open frame; where it does not fit, hands that one out and begins
-    /// another.
+    /// Puts a message into the open frame; where it does not fit, that one is ready and another is
+    /// begun. A message that no frame takes is ready at once, in parts: says in how many.
     pub(super) fn append(
         &mut self,
         message: &Message,
         max_frame_bytes: usize,
-    ) -> Result<Option<(SocketAddr, Bytes)>, SendRefused> {
+        ready: &mut VecDeque<(SocketAddr, Bytes)>,
+    ) -> Result<usize, SendRefused> {
         if self.open.is_empty() {
             self.open.reserve(FRAME_HEADER_BYTES + message.encoded_len_hint());
             self.open.resize(FRAME_HEADER_BYTES, 0);
@@ -90,19 +94,36 @@ impl Link {
         let before = self.open.len();
         message.encode(&mut self.open);
         if FRAME_HEADER_BYTES + (self.open.len() - before) > max_frame_bytes {
-            self.open.truncate(before);
-            return Err(SendRefused::TooLong);
+            let long = self.open.split_off(before);
+            return self.append_long(&long, max_frame_bytes, ready);
         }
-        let mut full = None;
         if self.open.len() > max_frame_bytes || self.messages == MAX_MESSAGES_PER_FRAME {
             let mut next = vec![0; FRAME_HEADER_BYTES];
             next.extend_from_slice(&self.open[before..]);
             self.open.truncate(before);
-            full = self.close();
+            ready.extend(self.close());
             self.open = next;
         }
         self.messages += 1;
-        Ok(full)
+        Ok(0)
+    }
+
+    fn append_long(
+        &mut self,
+        message: &[u8],
+        max_frame_bytes: usize,
+        ready: &mut VecDeque<(SocketAddr, Bytes)>,
+    ) -> Result<usize, SendRefused> {
+        let parts = long::cut(message, max_frame_bytes).ok_or(SendRefused::TooLong)?;
+        // One more for the open frame.
+        if ready.len() + parts.len() + 1 > MAX_UNFLUSHED_FRAMES {
+            return Err(SendRefused::Full);
+        }
+        ready.extend(self.close());
+        let Path { addr, theirs, .. } = self.path();
+        let count = parts.len();
+        ready.extend(parts.map(|part| (addr, Header::seal(FrameType::Part, theirs, part))));
+        Ok(count)
     }
 
     /// The open frame, ready to be sent, if it holds anything.

@@ -54,8 +54,8 @@ pub enum SendRefused {
     /// There is no link to this peer.
     #[error("there is no link to this peer")]
     NoLink,
-    /// It does not fit a frame, or has too many of something.
-    #[error("the message is too long for a frame")]
+    /// Longer than [`MAX_MESSAGE_BYTES`](super::MAX_MESSAGE_BYTES), or it has too many of something.
+    #[error("the message is too long")]
     TooLong,
     /// [`MAX_UNFLUSHED_FRAMES`](super::MAX_UNFLUSHED_FRAMES) are waiting.
     #[error("too many frames wait to be flushed")]
@@ -74,17 +74,22 @@ pub struct LinkCounters {
     pub hellos_out: u64,
     pub messages_in: u64,
     pub messages_out: u64,
+    /// Parts of messages that are longer than a frame.
+    pub parts_in: u64,
+    pub parts_out: u64,
+    /// Messages given up while parts of them were missing: too old, or too many at once.
+    pub partials_dropped: u64,
     /// Frames that are not of this protocol.
     pub not_ours: u64,
     /// Frames of another wire version.
     pub wire_version: u64,
     /// Frames of an unknown type.
     pub unknown_frames: u64,
-    /// Frames cut short, hellos and messages that don't parse.
+    /// Frames cut short; hellos, parts and messages that don't parse.
     pub malformed: u64,
     /// Messages of an unknown type.
     pub unknown_messages: u64,
-    /// Frames with messages that carried no token of ours.
+    /// Frames with messages or parts that carried no token of ours.
     pub wrong_token: u64,
     /// Our own hellos, come back to us.
     pub own_hellos: u64,

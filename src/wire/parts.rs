@@ -68,6 +68,7 @@ pub(crate) fn decode_version(r: &mut Reader<'_>) -> Result<Version, DecodeError>
     Ok(version)
 }
 
+/// At most how many bytes a version takes.
 pub(super) fn version_len_hint(version: &Version) -> usize {
     100 + context_len_hint(&version.context)
 }
@@ -107,7 +108,12 @@ pub(super) fn decode_context(r: &mut Reader<'_>) -> Result<Context, DecodeError>
 }
 
 pub(super) fn context_len_hint(context: &Context) -> usize {
-    5 + 19 * context.ranges().len()
+    5 + 27 * context.ranges().len()
+}
+
+/// At most how many bytes a value takes, or the nil in its place.
+pub(crate) fn value_len_hint(value: Option<usize>) -> usize {
+    value.map_or(1, |bytes| 5 + bytes)
 }
 
 pub(super) fn decode_dot(r: &mut Reader<'_>) -> Result<Dot, DecodeError> {

@@ -16,11 +16,14 @@
 //!   incarnation. So the node knows its tokens again without having kept them: there are no
 //!   half-open sessions to fill up, every hello may be lost, repeated or late, and frames to or from
 //!   a process that had the address before are noticed.
+//! - A message that is longer than a frame travels in parts, each in a frame of its own with the token.
+//!   What has come of it goes with the link.
 //! - A hello changes nothing before it has shown a token of ours, and nothing when it is refused.
 //! - Whoever sends messages without a link is sent a hello. So after a restart both ends find each other
 //!   again at once, whichever of them speaks first.
 //!
-//! Limits: hellos sent in answer to strangers, paths per peer, frames not yet flushed, messages per frame.
+//! Limits: hellos sent in answer to strangers, paths per peer, frames not yet flushed, messages per frame,
+//! and those of messages in parts.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -33,6 +36,7 @@ use super::{
     DecodeError, FRAME_HEADER_BYTES, FrameError, FrameType, Header, Hello, LinkCounters, LinkEvent, Message,
     Refusal, SendRefused,
     link::{Link, Path},
+    long::{MAX_MESSAGE_BYTES, Malformed, Partials},
     noise::{Allowance, Once},
 };
 use crate::model::{MAX_ADDRS, Members, NodeId, Seeded};
@@ -83,6 +87,7 @@ pub struct Links {
     ready: VecDeque<(SocketAddr, Bytes)>,
     /// Those whose open frame holds something, in the order in which it was begun.
     begun: Vec<NodeId>,
+    partials: Partials,
     answers: Allowance,
     refusals: Allowance,
     strays: Once,
@@ -106,6 +111,7 @@ impl Links {
             owners: BTreeMap::new(),
             ready: VecDeque::new(),
             begun: Vec::new(),
+            partials: Partials::default(),
             answers: Allowance::per_second(MAX_ANSWERS_PER_SECOND),
             refusals: Allowance::per_second(MAX_REFUSALS_PER_SECOND),
             strays: Once::per(STRAY_ANSWER_MS),
@@ -133,24 +139,29 @@ impl Links {
         }
     }
 
-    /// Puts a message into the frame that is open for this peer.
+    /// Puts a message into the frame that is open for this peer, or cuts it into parts where no frame
+    /// takes it. Whoever expects an answer repeats it when none comes: any frame may be lost, and a
+    /// message in parts is lost with any of them.
     ///
     /// # Errors
     /// [`SendRefused`]; nothing was taken.
     pub fn send(&mut self, peer: NodeId, message: &Message) -> Result<(), SendRefused> {
         let link = self.links.get_mut(&peer).ok_or(SendRefused::NoLink)?;
-        if message.shortest() > self.max_frame_bytes || !message.is_within_limits() {
+        if message.shortest() > self.max_frame_bytes.max(MAX_MESSAGE_BYTES) || !message.is_within_limits() {
             return Err(SendRefused::TooLong);
         }
         if self.ready.len() >= MAX_UNFLUSHED_FRAMES {
             return Err(SendRefused::Full);
         }
-        let is_first = link.is_blank();
-        self.ready.extend(link.append(message, self.max_frame_bytes)?);
-        if is_first {
-            self.begun.push(peer);
+        let was_blank = link.is_blank();
+        let parts = link.append(message, self.max_frame_bytes, &mut self.ready)?;
+        match (was_blank, link.is_blank()) {
+            (true, false) => self.begun.push(peer),
+            (false, true) => self.begun.retain(|&id| id != peer),
+            _ => {}
         }
         self.counters.messages_out += 1;
+        self.counters.parts_out += parts as u64;
         Ok(())
     }
 
@@ -170,6 +181,9 @@ impl Links {
     pub fn received(&mut self, now_ms: u64, from: SocketAddr, frame: Bytes, events: &mut Vec<LinkEvent>) {
         self.counters.frames_in += 1;
         self.counters.bytes_in += frame.len() as u64;
+        if !self.partials.is_empty() {
+            self.partials.expire(now_ms, &mut self.counters);
+        }
         let header = match Header::parse(&frame) {
             Ok(header) => header,
             Err(FrameError::NotOurs) => return self.counters.not_ours += 1,
@@ -183,7 +197,16 @@ impl Links {
         };
         let body = frame.slice(FRAME_HEADER_BYTES..);
         match header.kind {
-            FrameType::Messages => self.received_messages(now_ms, from, header.token, body, events),
+            FrameType::Messages => {
+                if let Some(peer) = self.sender(now_ms, from, header.token) {
+                    self.received_messages(peer, body, events);
+                }
+            }
+            FrameType::Part => {
+                if let Some(peer) = self.sender(now_ms, from, header.token) {
+                    self.received_part(now_ms, peer, body, events);
+                }
+            }
             FrameType::Hello => match Hello::decode(&body) {
                 Ok(hello) => self.received_hello(now_ms, from, hello, events),
                 Err(_) => self.counters.malformed += 1,
@@ -218,41 +241,54 @@ impl Links {
         &self.counters
     }
 
-    fn received_messages(
-        &mut self,
-        now_ms: u64,
-        from: SocketAddr,
-        token: u64,
-        mut body: Bytes,
-        events: &mut Vec<LinkEvent>,
-    ) {
+    /// Whose link a frame belongs to. Who has none and should is sent a hello.
+    fn sender(&mut self, now_ms: u64, from: SocketAddr, token: u64) -> Option<NodeId> {
         let owner = self.owners.get(&from).copied();
-        let Some(peer) = owner.filter(|id| self.links.get(id).is_some_and(|link| link.accepts(from, token)))
-        else {
+        let peer = owner.filter(|id| self.links.get(id).is_some_and(|link| link.accepts(from, token)));
+        if peer.is_none() {
             self.counters.wrong_token += 1;
             // A peer that does not know that we restarted, or hung up; or noise.
-            if !self.strays.allows(now_ms, from) {
-                return;
+            if self.strays.allows(now_ms, from) {
+                match self.refusals.take(now_ms) {
+                    true => self.greet(from),
+                    false => self.counters.unanswered += 1,
+                }
             }
-            return match self.refusals.take(now_ms) {
-                true => self.greet(from),
-                false => self.counters.unanswered += 1,
-            };
-        };
+        }
+        peer
+    }
+
+    fn received_messages(&mut self, peer: NodeId, mut body: Bytes, events: &mut Vec<LinkEvent>) {
         for _ in 0..MAX_MESSAGES_PER_FRAME {
             if body.is_empty() {
                 return;
             }
-            match Message::decode(&mut body) {
-                Ok(message) => {
-                    self.counters.messages_in += 1;
-                    events.push(LinkEvent::Message { peer, message });
-                }
-                Err(DecodeError::UnknownType(_)) => self.counters.unknown_messages += 1,
-                Err(_) => self.counters.malformed += 1,
-            }
+            self.take_message(peer, &mut body, events);
         }
         self.counters.malformed += u64::from(!body.is_empty());
+    }
+
+    fn received_part(&mut self, now_ms: u64, peer: NodeId, body: Bytes, events: &mut Vec<LinkEvent>) {
+        self.counters.parts_in += 1;
+        match self.partials.take(now_ms, peer, body, &mut self.counters) {
+            Ok(None) => {}
+            Ok(Some(mut message)) => {
+                self.take_message(peer, &mut message, events);
+                self.counters.malformed += u64::from(!message.is_empty());
+            }
+            Err(Malformed) => self.counters.malformed += 1,
+        }
+    }
+
+    fn take_message(&mut self, peer: NodeId, body: &mut Bytes, events: &mut Vec<LinkEvent>) {
+        match Message::decode(body) {
+            Ok(message) => {
+                self.counters.messages_in += 1;
+                events.push(LinkEvent::Message { peer, message });
+            }
+            Err(DecodeError::UnknownType(_)) => self.counters.unknown_messages += 1,
+            Err(_) => self.counters.malformed += 1,
+        }
     }
 
     fn received_hello(&mut self, now_ms: u64, from: SocketAddr, hello: Hello, events: &mut Vec<LinkEvent>) {
@@ -359,6 +395,7 @@ impl Links {
             self.owners.remove(&path.addr);
         }
         self.begun.retain(|&id| id != peer);
+        self.partials.forget(peer);
     }
 
     /// The address is not the peer's any more. Its last one takes the link along.

@@ -245,3 +245,74 @@ fn damage_is_found_and_mended_without_a_reader() {
     assert!(counters.scrubbed >= 4);
     healed(&mut world);
 }
+
+/// Goal: what is known of a key may be longer than a frame. Method: 120 restarts of its writer, each a new
+/// name in its context, so that one version alone is too long; then thirty siblings, half of them on each
+/// side of a partition. A node that is no owner reads them all.
+#[test]
+fn a_key_with_many_writers_and_siblings_spreads_and_is_read_by_quorum() {
+    const RESTARTS: usize = 120;
+    const SIBLINGS: usize = 30;
+    let mut world = World::new(Options { max_frame_bytes: 1_200, ..Options::quiet(7, 4) });
+    world.run_for(2_000);
+    let owners: Vec<usize> = (0..4).filter(|n| world.owns(*n, &key("a"), Mirrors(3))).collect();
+    let (left, right) = (owners[0], owners[2]);
+    let reader = (0..4).find(|n| !owners.contains(n)).unwrap();
+    for _ in 0..RESTARTS {
+        world.crash(left);
+        world.start(left);
+        world.run_for(2_000);
+        written(&mut world, left, Write::put("a", 200).ack(Ack::Quorum));
+    }
+    // Clients that read the same, and then write without knowing of each other.
+    for client in 0..SIBLINGS {
+        let op = world.read(left, client, &key("a"), Read::Quorum).unwrap();
+        assert!(world.run_until(PATIENCE_MS, |w| w.outcome(op).is_some()));
+    }
+    world.isolate(right);
+    let mut dots: Vec<Dot> = (0..SIBLINGS)
+        .map(|client| {
+            let n = if client % 2 == 0 { left } else { right };
+            let write = Write::put("a", 200).replacing(Replaces::WhatTheClientRead);
+            written(&mut world, n, Write { client, ..write })
+        })
+        .collect();
+    world.run_for(5_000);
+    assert_eq!(world.on_disk(owners[1], &key("a")).len(), SIBLINGS / 2);
+    world.mend();
+    let has_all = |w: &World, n: usize| w.on_disk(n, &key("a")).len() == SIBLINGS;
+    assert!(world.run_until(PATIENCE_MS, |w| owners.iter().all(|n| has_all(w, *n))));
+
+    let op = world.read(reader, SIBLINGS, &key("a"), Read::Quorum).unwrap();
+    assert!(world.run_until(PATIENCE_MS, |w| w.outcome(op).is_some()));
+    let Some(Outcome::Read(Ok(found))) = world.outcome(op) else { panic!("{:?}", world.outcome(op)) };
+    let mut read: Vec<Dot> = found.siblings.live(u64::MAX >> 1).map(|r| r.version.dot).collect();
+    read.sort_unstable();
+    dots.sort_unstable();
+    assert_eq!(read, dots);
+    let ranges = |dot| found.siblings.find(dot).unwrap().version.context.ranges().len();
+    assert!(dots.iter().all(|dot| ranges(*dot) >= RESTARTS), "each names all that wrote before");
+    healed(&mut world);
+}
+
+/// Goal: a reader that is no owner gets more long siblings than it may fetch at once. Method: a limit of
+/// two, and twelve values longer than a frame.
+#[test]
+fn more_long_siblings_are_read_than_are_fetched_at_once() {
+    let mut options = Options::quiet(7, 4);
+    options.config.max_transfers = 2;
+    let mut world = World::new(options);
+    world.run_for(2_000);
+    let reader = (0..4).find(|n| !world.owns(*n, &key("a"), Mirrors(3))).unwrap();
+    let mut dots: Vec<Dot> = (0..12)
+        .map(|_| {
+            let write = Write::put("a", 5_000).replacing(Replaces::Nothing).ack(Ack::All);
+            written(&mut world, (reader + 1) % 4, write)
+        })
+        .collect();
+    let mut read = alive(&mut world, reader, "a");
+    read.sort_unstable();
+    dots.sort_unstable();
+    assert_eq!(read, dots);
+    healed(&mut world);
+}

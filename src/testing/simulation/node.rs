@@ -81,8 +81,6 @@ pub struct Process {
     pub storing: BTreeMap<JobId, (Key, Arc<Version>)>,
     /// A members file that is not written yet.
     pub unwritten: Option<String>,
-    /// Messages that found no room in a frame.
-    pub too_long: u64,
 }
 
 /// A version that a process holds.

@@ -185,7 +185,6 @@ impl World {
             seen: BTreeMap::new(),
             storing: BTreeMap::new(),
             unwritten: None,
-            too_long: 0,
         };
         let ledger = node.disk.of(&Ledger::key()).iter();
         let record = |kept: &Kept| Record { version: kept.version.clone(), value: Some(kept.value.clone()) };
