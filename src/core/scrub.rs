@@ -159,8 +159,6 @@ impl Core {
         let Some(Mending { key, is_replaced }) = self.scrub.mending.take() else { return };
         if is_replaced {
             self.scrub.told.remove(&key);
-        } else if self.fetch_each(&key) {
-            // It comes, or the next pass tries the next one.
         } else if self.has_bytes(&key)
             && self.scrub.told.len() < MAX_TOLD
             && self.scrub.told.insert(key.clone())
@@ -168,22 +166,6 @@ impl Core {
             self.notice(format!("the copy of {key:?} here is damaged, and no other owner gave a whole one"));
         }
         self.scrub_later(0);
-    }
-
-    /// A storage that has one damaged version of a key may hand out none of them whole: those that
-    /// are good are fetched piece by piece. Says whether there are several.
-    fn fetch_each(&mut self, key: &Key) -> bool {
-        let versions: Vec<Arc<Version>> =
-            self.index.stored(key).filter(|v| !Self::is_bare(v)).cloned().collect();
-        let Some(mirrors) = self.index.mirrors(key).filter(|_| versions.len() > 1) else { return false };
-        let owners = self.placement.owners(key.hash64(), mirrors).filter(|id| self.is_up(*id));
-        let owners: Vec<NodeId> = owners.collect();
-        if owners.is_empty() {
-            return false;
-        }
-        let owner = *self.chance.pick(&owners);
-        versions.into_iter().for_each(|version| _ = self.fetch(owner, None, key.clone(), version));
-        true
     }
 
     fn read_next(&mut self, key: Key, mut long: Vec<Arc<Version>>, bytes: u64) {
@@ -202,10 +184,32 @@ impl Core {
 
     fn found_damaged(&mut self, key: &Key) {
         self.counters.scrubbed += 1;
+        if self.chance.percent(50) && self.fetch_one(key) {
+            return self.scrub_later(0);
+        }
         self.scrub.mending = Some(Mending { key: key.clone(), is_replaced: false });
         let ask = ReadRequest { distrust: true, ..ReadRequest::one(key.clone()) };
         let timeout_ms = self.timeout_ms(None);
         self.begin_read(OP, ask, timeout_ms, false);
+    }
+
+    /// Of a key with several versions a storage may hand out none where one is damaged, and that may
+    /// be another one at each owner. So any of them is fetched from any owner, piece by piece; some
+    /// passes later it was the right one. Says whether there are several.
+    fn fetch_one(&mut self, key: &Key) -> bool {
+        let mut versions: Vec<Arc<Version>> =
+            self.index.stored(key).filter(|v| !Self::is_bare(v)).cloned().collect();
+        let Some(mirrors) = self.index.mirrors(key).filter(|_| versions.len() > 1) else { return false };
+        let owners = self.placement.owners(key.hash64(), mirrors).filter(|id| self.is_up(*id));
+        let owners: Vec<NodeId> = owners.collect();
+        if owners.is_empty() {
+            return false;
+        }
+        self.counters.damage_found += 1;
+        let version = versions.swap_remove(self.chance.below(versions.len() as u64) as usize);
+        let owner = *self.chance.pick(&owners);
+        self.fetch(owner, None, key.clone(), version);
+        true
     }
 
     /// Whether something is stored of a key that could be damaged, and nothing is in the way.
