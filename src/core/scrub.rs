@@ -160,7 +160,13 @@ impl Core {
         if is_replaced {
             self.scrub.told.remove(&key);
         } else if self.has_bytes(&key) {
-            self.tell_damage(&key, "no other owner gave a whole one");
+            // A read leaves out what has expired.
+            let expired: Vec<Arc<Version>> =
+                self.index.stored(&key).filter(|v| v.is_expired(self.now.wall_ms)).cloned().collect();
+            match expired.is_empty() {
+                true => self.tell_damage(&key, "no other owner gave a whole one"),
+                false => expired.into_iter().for_each(|version| self.fetch_whole(&key, version)),
+            }
         }
         self.scrub_later(0);
     }
