@@ -2,10 +2,14 @@
 
 mod common;
 
-use std::{sync::mpsc, time::Duration};
+use std::{io::Write, sync::mpsc, time::Duration};
 
 use common::{all_up, cluster, eventually, held, id, loopback, quick, udp};
-use turbopump::{Ack, Node, Read, Standing, WriteError, transport::UdpTransport};
+use turbopump::{
+    Ack, Node, Read, Standing, WriteError,
+    storage::{Durability, FileStorage},
+    transport::UdpTransport,
+};
 
 #[test]
 fn a_write_on_one_node_is_read_from_every_other() {
@@ -185,4 +189,49 @@ fn sync_alone_spreads_what_was_never_sent() {
     for node in &nodes {
         eventually("both have all", || node.stats().wait().unwrap().keys == 10);
     }
+}
+
+#[test]
+fn damage_on_a_disk_is_mended_without_a_reader() {
+    // Goal: silent damage is found by the node itself, in short and in long values. Method: files of a
+    // running node are spoiled behind its back; nobody reads but the test, and from the files.
+    let folder = tempfile::tempdir().unwrap();
+    let config = turbopump::Config { scrub_interval: Duration::from_millis(1), ..quick() };
+    let store = |i: usize| folder.path().join(i.to_string());
+    let nodes = cluster(2, udp, |i, b| {
+        b.config(config.clone()).storage(FileStorage::open(store(i), Durability::Buffered).unwrap())
+    });
+    let values = [vec![1; 100], vec![2; 70_000], vec![3; 600_000]];
+    for (i, value) in values.iter().enumerate() {
+        nodes[0].put(format!("k{i}"), value.clone()).ack(Ack::All).wait().unwrap();
+    }
+    let files: Vec<std::path::PathBuf> =
+        (0..values.len()).map(|i| value_file(&store(1), &format!("k{i}@"))).collect();
+    for (file, value) in files.iter().zip(&values) {
+        let mut bytes = value.clone();
+        bytes[value.len() / 2] ^= 1;
+        // In place: a new file would lose what is known of the value.
+        let mut opened = std::fs::File::options().write(true).open(file).unwrap();
+        opened.write_all(&bytes).unwrap();
+    }
+    eventually("every file is whole again", || {
+        files.iter().zip(&values).all(|(file, value)| std::fs::read(file).is_ok_and(|bytes| bytes == *value))
+    });
+    eventually("it is counted", || {
+        let counters = nodes[1].stats().wait().unwrap().counters;
+        counters.damage_mended >= 3 && counters.damage_found >= 3 && counters.scrubbed >= 6
+    });
+    assert_eq!(nodes[0].stats().wait().unwrap().counters.damage_found, 0);
+}
+
+/// The file of a value whose name begins so.
+fn value_file(store: &std::path::Path, name: &str) -> std::path::PathBuf {
+    let folders = std::fs::read_dir(store.join("data")).unwrap();
+    let files = folders.flat_map(|folder| std::fs::read_dir(folder.unwrap().path()).unwrap());
+    let mut files = files.map(|file| file.unwrap().path());
+    let is_of = |file: &std::path::PathBuf| {
+        let file = file.file_name().unwrap().to_str().unwrap();
+        file.starts_with(name) && !file.ends_with(".meta")
+    };
+    files.find(is_of).unwrap()
 }

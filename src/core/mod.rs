@@ -33,6 +33,7 @@ mod read;
 mod request;
 mod rest;
 mod scrub;
+mod stats;
 mod sync;
 #[cfg(test)]
 mod tests;
@@ -637,29 +638,5 @@ impl Core {
 
     fn is_up(&self, node: NodeId) -> bool {
         self.peers.get(&node).is_some_and(|p| p.up)
-    }
-
-    fn stats(&self) -> Stats {
-        let peers: Vec<_> = self.peers.iter().map(|(id, p)| p.stats(*id, self.now.mono_ms)).collect();
-        Stats {
-            keys: self.index.keys(),
-            tombstones: self.index.tombstones(),
-            members: self.members.present().count(),
-            owed: peers.iter().map(|p| p.owed).sum(),
-            handoff: self.handoff.len(),
-            moving_percent: self.handoff.percent(),
-            safe_to_stop: self.is_safe_to_stop(),
-            standing: self.standing(),
-            operations: self.operations.len(),
-            transfers: self.transfers.len(),
-            doubts: self.books.wanted.doubts,
-            oldest_tombstone_ms: self
-                .index
-                .oldest_tombstone_ms()
-                .map(|at_ms| self.now.wall_ms.saturating_sub(at_ms)),
-            burial_waits_for: if self.index.tombstones() > 0 { self.burial.blockers() } else { Vec::new() },
-            counters: self.counters,
-            peers,
-        }
     }
 }

@@ -465,7 +465,7 @@ impl Core {
             }
             Err(error) => {
                 self.counters.storage_failed += 1;
-                self.notice(format!("a damaged copy of {key:?} can't be replaced: {error}"));
+                self.tell_damage(key, &format!("it can't be replaced: {error}"));
                 self.read_failed(dot);
             }
         }

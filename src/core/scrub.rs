@@ -5,6 +5,7 @@
 //! next key ──> Read ──> whole: next one, after a pause
 //!               │  └──> long: Piece, Piece ... hashed as they come
 //!               └─damaged──> a read that distrusts this node's copy (`read`) ──> mended
+//!                       └──> several versions: each by Piece; what is damaged is fetched (`transfer`)
 //! ```
 //!
 //! What is damaged is replaced by the first owner's copy that is whole. Where there is none, the
@@ -56,8 +57,10 @@ struct Reading {
     version: Arc<Version>,
     offset: u64,
     digester: Digester,
-    /// Other long values of the key.
+    /// Other values of the key to be read like that.
     others: Vec<Arc<Version>>,
+    /// Storage says that something of the key is damaged; whether it was found out what.
+    damaged: Option<bool>,
 }
 
 /// A damaged key for which a good copy is looked for.
@@ -120,7 +123,7 @@ impl Core {
             }
             self.counters.scrubbed += 1;
         }
-        self.read_next(key.clone(), long, bytes);
+        self.read_next(key.clone(), long, None, bytes);
     }
 
     /// A piece of a long value was read.
@@ -131,7 +134,7 @@ impl Core {
         }
         let piece = match result {
             Ok(piece) if !piece.is_empty() => piece,
-            _ => return self.found_damaged(&reading.key),
+            _ => return self.value_read(reading, false, 0),
         };
         reading.digester.add(&piece);
         reading.offset += piece.len() as u64;
@@ -139,12 +142,9 @@ impl Core {
             self.scrub.reading = Some(reading);
             return self.scrub_later(piece.len() as u64);
         }
-        let Reading { key, version, digester, others, .. } = reading;
-        if reading.offset != version.len || digester.digest() != version.digest {
-            return self.found_damaged(&key);
-        }
-        self.counters.scrubbed += 1;
-        self.read_next(key, others, piece.len() as u64);
+        let is_whole =
+            reading.offset == reading.version.len && reading.digester.digest() == reading.version.digest;
+        self.value_read(reading, is_whole, piece.len() as u64);
     }
 
     /// Good bytes take the place of damaged ones.
@@ -159,37 +159,45 @@ impl Core {
         let Some(Mending { key, is_replaced }) = self.scrub.mending.take() else { return };
         if is_replaced {
             self.scrub.told.remove(&key);
-        } else if self.fetch_each(&key) {
-            // It comes, or the next pass tries the next one.
-        } else if self.has_bytes(&key)
-            && self.scrub.told.len() < MAX_TOLD
-            && self.scrub.told.insert(key.clone())
-        {
-            self.notice(format!("the copy of {key:?} here is damaged, and no other owner gave a whole one"));
+        } else if self.has_bytes(&key) {
+            // A read leaves out what has expired.
+            let expired: Vec<Arc<Version>> =
+                self.index.stored(&key).filter(|v| v.is_expired(self.now.wall_ms)).cloned().collect();
+            match expired.is_empty() {
+                true => self.tell_damage(&key, "no other owner gave a whole one"),
+                false => expired.into_iter().for_each(|version| self.fetch_whole(&key, version)),
+            }
         }
         self.scrub_later(0);
     }
 
-    /// A storage that has one damaged version of a key may hand out none of them whole: those that
-    /// are good are fetched piece by piece. Says whether there are several.
-    fn fetch_each(&mut self, key: &Key) -> bool {
-        let versions: Vec<Arc<Version>> =
-            self.index.stored(key).filter(|v| !Self::is_bare(v)).cloned().collect();
-        let Some(mirrors) = self.index.mirrors(key).filter(|_| versions.len() > 1) else { return false };
-        let owners = self.placement.owners(key.hash64(), mirrors).filter(|id| self.is_up(*id));
-        let owners: Vec<NodeId> = owners.collect();
-        if owners.is_empty() {
-            return false;
+    /// Tells the operator of a damaged copy that could not be replaced, once.
+    pub(super) fn tell_damage(&mut self, key: &Key, why: &str) {
+        if self.scrub.told.len() < MAX_TOLD && self.scrub.told.insert(key.clone()) {
+            self.notice(format!("the copy of {key:?} here is damaged: {why}"));
         }
-        let owner = *self.chance.pick(&owners);
-        versions.into_iter().for_each(|version| _ = self.fetch(owner, None, key.clone(), version));
-        true
     }
 
-    fn read_next(&mut self, key: Key, mut long: Vec<Arc<Version>>, bytes: u64) {
-        if let Some(version) = long.pop() {
+    /// A value was read in pieces.
+    fn value_read(&mut self, reading: Reading, is_whole: bool, bytes: u64) {
+        let Reading { key, version, others, mut damaged, .. } = reading;
+        self.counters.scrubbed += 1;
+        if !is_whole && damaged.is_none() {
+            return self.found_damaged(&key);
+        }
+        if !is_whole {
+            damaged = Some(true);
+            self.fetch_whole(&key, version);
+        }
+        self.read_next(key, others, damaged, bytes);
+    }
+
+    fn read_next(&mut self, key: Key, mut left: Vec<Arc<Version>>, damaged: Option<bool>, bytes: u64) {
+        if let Some(version) = left.pop() {
             let digester = Digester::default();
-            self.scrub.reading = Some(Reading { key, version, offset: 0, digester, others: long });
+            self.scrub.reading = Some(Reading { key, version, offset: 0, digester, others: left, damaged });
+        } else if damaged == Some(false) {
+            return self.read_elsewhere(&key);
         }
         self.scrub_later(bytes);
     }
@@ -200,12 +208,39 @@ impl Core {
         self.work(Purpose::ScrubPiece, Work::Piece { key, dot, offset, len: PIECE_BYTES });
     }
 
+    /// Of a key with several versions a storage may hand out none where one is damaged, and that may
+    /// be another one at each owner: then each is looked at by itself.
     fn found_damaged(&mut self, key: &Key) {
-        self.counters.scrubbed += 1;
+        let versions: Vec<Arc<Version>> =
+            self.index.stored(key).filter(|v| !Self::is_bare(v)).cloned().collect();
+        match versions.len() {
+            0 => self.scrub_later(0),
+            1 => self.read_elsewhere(key),
+            _ => self.read_next(key.clone(), versions, Some(false), 0),
+        }
+    }
+
+    fn read_elsewhere(&mut self, key: &Key) {
         self.scrub.mending = Some(Mending { key: key.clone(), is_replaced: false });
         let ask = ReadRequest { distrust: true, ..ReadRequest::one(key.clone()) };
         let timeout_ms = self.timeout_ms(None);
         self.begin_read(OP, ask, timeout_ms, false);
+    }
+
+    /// Fetches one version from the owners, in an order drawn anew each time: the first one that has
+    /// it may have it damaged.
+    fn fetch_whole(&mut self, key: &Key, version: Arc<Version>) {
+        self.counters.damage_found += 1;
+        let owners = self.placement.owners(key.hash64(), version.mirrors).filter(|id| self.is_up(*id));
+        let mut owners: Vec<NodeId> = owners.collect();
+        if owners.is_empty() {
+            return self.tell_damage(key, "no other owner is there");
+        }
+        let first = self.chance.below(owners.len() as u64) as usize;
+        owners.rotate_left(first);
+        for owner in owners {
+            self.fetch(owner, None, key.clone(), version.clone());
+        }
     }
 
     /// Whether something is stored of a key that could be damaged, and nothing is in the way.

@@ -444,3 +444,27 @@ fn values_are_left_out_of_a_reply_that_would_get_too_long() {
     assert_eq!(left, [true, false, true, true]);
     assert!((6_000..15_000).contains(&len), "{len} bytes");
 }
+
+#[test]
+fn damage_that_nobody_can_mend_is_told_once() {
+    // Goal: an operator hears of it, and not each time that it is seen. Method: storage says so in
+    // every pass, and no other owner is there.
+    let config = Config { scrub_interval: std::time::Duration::from_millis(1), ..Config::default() };
+    let mut bench = Bench::new(config);
+    bench.write("k", &Bytes::from_static(b"v"));
+    bench.feed(Input::LinkDown { peer: id("b") });
+    let (mut reads, mut told) = (0, 0);
+    for _ in 0..20 {
+        bench.now.mono_ms += 1_000;
+        let mut outputs = bench.feed(Input::Tick);
+        let read = jobs(&outputs).iter().find(|(_, w)| matches!(w, Work::Read(_))).map(|(job, _)| *job);
+        if let Some(job) = read {
+            reads += 1;
+            outputs = bench.feed(Input::Done { job, result: Done::Records(Err("damaged".into())) });
+        }
+        told += outputs.iter().filter(|o| matches!(o, Output::Notice(_))).count();
+    }
+    assert!(reads > 2, "{reads}");
+    assert_eq!(told, 1);
+    assert_eq!(bench.core.counters.damage_found, reads);
+}

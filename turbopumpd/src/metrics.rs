@@ -2,10 +2,10 @@
 
 use prometheus_client::{
     encoding::text::encode,
-    metrics::{counter::Counter, gauge::Gauge},
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
     registry::Registry,
 };
-use turbopump::Stats;
+use turbopump::{PeerStats, Stats};
 
 use crate::gate::GateStats;
 
@@ -36,6 +36,7 @@ pub fn render(stats: &Stats, gate: &GateStats) -> String {
     for (name, value) in stats.counters.all() {
         counter(&mut registry, name, &name.replace('_', " "), value);
     }
+    per_peer(&mut registry, &stats.peers);
     let http_gauges = [
         ("http_connections", "Client connections", &gate.connections),
         ("http_lanes", "Lanes to the handlers", &gate.lanes),
@@ -63,6 +64,34 @@ pub fn render(stats: &Stats, gate: &GateStats) -> String {
     text
 }
 
+/// One line per peer. A peer of which a time is not known yet has no line for it.
+fn per_peer(registry: &mut Registry, peers: &[PeerStats]) {
+    type Figure = fn(&PeerStats) -> Option<u64>;
+    let figures: [(&str, &str, Figure); 6] = [
+        ("peer_up", "Whether the peer answers", |p| Some(p.up.into())),
+        ("peer_owed", "Keys that the peer may lack and that are not on their way yet", |p| {
+            Some(p.owed as u64)
+        }),
+        ("peer_in_flight", "Copies on their way to the peer", |p| Some(p.in_flight as u64)),
+        ("peer_differing", "Keys found different in the last comparison", |p| Some(p.differing as u64)),
+        ("peer_compared_seconds", "Seconds since the last comparison", |p| {
+            p.compared_ms_ago.map(|ms| ms / 1_000)
+        }),
+        ("peer_synced_seconds", "Seconds since a comparison found nothing that differs", |p| {
+            p.synced_ms_ago.map(|ms| ms / 1_000)
+        }),
+    ];
+    for (name, help, figure) in figures {
+        let family: Family<[(&str, String); 1], Gauge> = Family::default();
+        for peer in peers {
+            let Some(value) = figure(peer) else { continue };
+            let gauge = family.get_or_create(&[("peer", peer.node.to_string())]);
+            gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
+        }
+        registry.register(name, help, family);
+    }
+}
+
 fn gauge(registry: &mut Registry, name: &str, help: &str, value: u64) {
     let metric: Gauge = Gauge::default();
     metric.set(i64::try_from(value).unwrap_or(i64::MAX));
@@ -73,4 +102,33 @@ fn counter(registry: &mut Registry, name: &str, help: &str, value: u64) {
     let metric: Counter = Counter::default();
     metric.inc_by(value);
     registry.register(name, help, metric);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_peer_has_its_lines() {
+        let peer = PeerStats {
+            node: "n2".parse().unwrap(),
+            up: true,
+            in_flight: 1,
+            owed: 20,
+            synced_ms_ago: None,
+            compared_ms_ago: Some(3_999),
+            differing: 7,
+        };
+        let text = render(&Stats { peers: vec![peer], ..Stats::default() }, &GateStats::default());
+        for line in [
+            "turbopump_peer_up{peer=\"n2\"} 1",
+            "turbopump_peer_owed{peer=\"n2\"} 20",
+            "turbopump_peer_in_flight{peer=\"n2\"} 1",
+            "turbopump_peer_differing{peer=\"n2\"} 7",
+            "turbopump_peer_compared_seconds{peer=\"n2\"} 3",
+        ] {
+            assert!(text.lines().any(|have| have == line), "{line} in {text}");
+        }
+        assert!(!text.contains("peer_synced_seconds{"), "it was not compared yet");
+    }
 }

@@ -166,7 +166,7 @@ impl Options {
         // What came later has a generator of its own: older seeds keep what they drew.
         let mut later = Seeded::new(seed ^ 0x6c61_7465_7221_2121);
         let scrub_interval = match later.percent(30) {
-            true => ms(*later.pick(&[1, 10, 50])),
+            true => ms(*later.pick(&[1, 5])),
             false => Duration::ZERO,
         };
         if scrub_interval > Duration::ZERO {
