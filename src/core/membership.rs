@@ -186,6 +186,7 @@ impl Core {
         let placement = Placement::new(&*self.partitioner, &self.members, self.partitions);
         if !placement.places_like(&self.placement) {
             self.placement = Arc::new(placement);
+            self.placed_ms = self.now.mono_ms;
             self.start_handoff();
             self.doubt_anew();
         }

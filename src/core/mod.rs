@@ -33,6 +33,7 @@ mod read;
 mod request;
 mod rest;
 mod scrub;
+mod settle;
 mod stats;
 mod sync;
 #[cfg(test)]
@@ -293,6 +294,8 @@ pub struct Core {
     books: ledger::Books,
     members: Members,
     placement: Arc<Placement>,
+    /// When this node came to own what it owns.
+    placed_ms: u64,
     removed: bool,
     left: bool,
     peers: BTreeMap<NodeId, Peer>,
@@ -301,6 +304,7 @@ pub struct Core {
     operations: Operations,
     writes: write::Writes,
     reads: read::Reads,
+    settling: settle::Settling,
     transfers: transfer::Transfers,
     sync: sync::Sync,
     scrub: scrub::Scrub,
@@ -344,6 +348,7 @@ impl Core {
             books: ledger::Books::default(),
             members,
             placement,
+            placed_ms: 0,
             removed: false,
             left: false,
             peers: BTreeMap::new(),
@@ -351,6 +356,7 @@ impl Core {
             operations: Operations::default(),
             writes: write::Writes::default(),
             reads: read::Reads::default(),
+            settling: settle::Settling::default(),
             transfers: transfer::Transfers::default(),
             sync: sync::Sync::default(),
             scrub: scrub::Scrub::default(),
@@ -574,6 +580,7 @@ impl Core {
         self.counters.stored += 1;
         self.write_stored(key, version.dot);
         self.read_stored(version.dot);
+        self.read_acknowledged(self.me, key, version.dot);
         self.watch_stored(key, version);
         self.handoff_stored(key);
         if !version.is_live(u64::MAX) {
@@ -584,6 +591,7 @@ impl Core {
     /// A peer has stored a version, or something that replaced it.
     fn copy_acknowledged(&mut self, peer: NodeId, key: &Key, dot: Dot) {
         self.write_acknowledged(peer, dot);
+        self.read_acknowledged(peer, key, dot);
         self.handoff_acknowledged(peer, key, dot);
     }
 

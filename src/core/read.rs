@@ -6,7 +6,8 @@
 //!
 //! What this node holds itself counts like an answer. A value too long for a reply is fetched
 //! from the owner that named it and kept here like any version (`transfer`), and the read ends
-//! when it is here. Owners that were found stale are owed what they lack.
+//! when it is here. Owners that were found stale are given what they lack; a read by quorum ends
+//! when enough have it (`settle`).
 //!
 //! Limits: operations (see [`operations`](super::operations)); one question per owner and read.
 
@@ -30,6 +31,9 @@ use crate::{
     wire::{AckStatus, MAX_MESSAGE_BYTES, Message, value_len_hint},
 };
 
+/// How long a node that owns other keys than before, or has just started, does not say of a key that it
+/// is nowhere while another owner of it can't be asked.
+const NEW_MS: u64 = 10_000;
 /// Patience with one owner before `One` asks the next one as well.
 const HEDGE_MS: u64 = 100;
 
@@ -50,10 +54,10 @@ impl Reads {
 /// A read that is not answered yet.
 #[derive(Debug)]
 pub(crate) struct ReadOperation {
-    key: Key,
-    read: Read,
+    pub(super) key: Key,
+    pub(super) read: Read,
     /// Ends as the outcome of a wait.
-    waited: bool,
+    pub(super) waited: bool,
     /// What this node holds turned out to be damaged: it takes the owners' copies in its place.
     distrust: bool,
     /// These are on their way.
@@ -61,8 +65,8 @@ pub(crate) struct ReadOperation {
     owners: Vec<NodeId>,
     to_ask: Vec<NodeId>,
     tags: Vec<(u64, NodeId)>,
-    answers: Vec<(NodeId, Vec<Dot>)>,
-    found: Siblings,
+    pub(super) answers: Vec<(NodeId, Vec<Dot>)>,
+    pub(super) found: Siblings,
     awaited: Vec<Dot>,
     hedge_ms: u64,
     hedge_at_ms: u64,
@@ -149,16 +153,31 @@ impl Core {
         }
         let mine = usize::from(!silent && operation.owners.contains(&self.me));
         let up = mine + operation.to_ask.len();
-        if up < operation.needed() || (operation.to_ask.is_empty() && !operation.suffices()) {
+        let too_new = self.is_too_new_to_tell(&operation);
+        if up < operation.needed() || too_new || (operation.to_ask.is_empty() && !operation.suffices()) {
             self.counters.reads_failed += 1;
-            let error = ReadError::Unavailable { needed: operation.needed(), up };
+            let needed = operation.needed().max(if too_new { up + 1 } else { 0 });
+            let error = ReadError::Unavailable { needed, up };
             return self.finish(op, outcome(waited, Err(error)));
         }
         if operation.is_answered() || operation.is_exhausted() {
-            return self.end_read(op, operation);
+            return self.end_read(op, operation, timeout_ms);
         }
         self.keep(op, Operation::Read(Box::new(operation)), timeout_ms);
         self.ask(op);
+    }
+
+    /// Whether this node would have to say that there is no such key though it has only just come to own
+    /// it, or has just started, and could not compare with another owner since.
+    fn is_too_new_to_tell(&self, read: &ReadOperation) -> bool {
+        let since_ms = self.placed_ms;
+        let is_unknown = |id: &NodeId| {
+            let Some(peer) = self.peers.get(id) else { return false };
+            !peer.up && peer.compared.answered_ms.is_none_or(|at_ms| at_ms < since_ms)
+        };
+        read.found.is_empty()
+            && self.now.mono_ms < since_ms + NEW_MS
+            && read.owners.iter().any(|id| is_unknown(id))
     }
 
     /// What this node has stored of a key; values to be filled in by whoever reads storage.
@@ -320,20 +339,22 @@ impl Core {
         let left_ms = self.operations.left_ms(op, self.now.mono_ms);
         if let Some(Operation::Read(read)) = self.operations.remove(op) {
             match self.is_readable(&read) {
-                true => self.end_read(op, *read),
-                false => {
-                    self.forget_read(op, &read);
-                    let ReadOperation { key, read, waited, .. } = *read;
-                    let again = ReadRequest { key, read, timeout_ms: None, distrust: false };
-                    self.begin_read(op, again, left_ms, waited);
-                }
+                true => self.end_read(op, *read, left_ms),
+                false => self.read_again(op, *read, left_ms),
             }
         }
     }
 
+    /// What was found is not here any more: begins anew with the time that is left.
+    pub(super) fn read_again(&mut self, op: OpId, read: ReadOperation, left_ms: u64) {
+        self.forget_read(op, &read);
+        let ReadOperation { key, read, waited, .. } = read;
+        self.begin_read(op, ReadRequest { key, read, timeout_ms: None, distrust: false }, left_ms, waited);
+    }
+
     /// Whether every value that was found can be had: one that this node held when the read began may
     /// have been replaced or handed off since. Nobody is told then that there is none; it is read again.
-    fn is_readable(&self, read: &ReadOperation) -> bool {
+    pub(super) fn is_readable(&self, read: &ReadOperation) -> bool {
         let mut lacking = read.found.live(self.now.wall_ms).filter(|r| r.value.is_none());
         lacking.all(|r| self.index.find(&read.key, r.version.dot).is_some())
     }
@@ -407,11 +428,10 @@ impl Core {
         waits
     }
 
-    fn end_read(&mut self, op: OpId, read: ReadOperation) {
+    fn end_read(&mut self, op: OpId, read: ReadOperation, left_ms: u64) {
         self.forget_read(op, &read);
         self.repair(&read);
-        let found = Found { key: read.key, siblings: read.found };
-        self.finish(op, outcome(read.waited, Ok(found)));
+        self.settle_read(op, read, left_ms);
     }
 
     /// Gives the owners that answered, and this node if it is one, what they turned out to lack.
@@ -478,6 +498,7 @@ impl Core {
     }
 
     fn forget_read(&mut self, op: OpId, read: &ReadOperation) {
+        self.forget_settling(op, &read.key);
         read.tags.iter().for_each(|(tag, _)| _ = self.reads.asked.remove(tag));
         for dot in &read.awaited {
             if let Some(ops) = self.reads.fetching.get_mut(dot) {
@@ -507,6 +528,6 @@ impl Core {
     }
 }
 
-fn outcome(waited: bool, result: Result<Found, ReadError>) -> Outcome {
+pub(super) fn outcome(waited: bool, result: Result<Found, ReadError>) -> Outcome {
     if waited { Outcome::Waited(result.map(Some)) } else { Outcome::Read(result) }
 }

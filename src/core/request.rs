@@ -291,6 +291,8 @@ counters! {
     reads,
     /// Of those, ended without an answer.
     reads_failed,
+    /// Reads by quorum that waited until enough owners had what they found.
+    reads_settled,
     /// Versions stored here, of clients and of peers.
     stored,
     /// Changes that storage failed to make.

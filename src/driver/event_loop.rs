@@ -332,13 +332,18 @@ impl EventLoop {
     fn send_frames(&mut self) {
         let Parts { transport, links, .. } = &mut self.parts;
         let held = &mut self.held;
+        let is_urgent = links.is_urgent();
         for _ in 0..held.len() {
             let Some((addr, frame)) = held.pop_front() else { break };
             if let Err(SendError::Full(frame)) = transport.send(addr, frame) {
                 held.push_back((addr, frame));
             }
         }
-        links.flush(&mut |addr, frame| match transport.send(addr, frame) {
+        let mut give = |addr, frame| match is_urgent {
+            true => transport.send(addr, frame),
+            false => transport.send_later(addr, frame),
+        };
+        links.flush(&mut |addr, frame| match give(addr, frame) {
             Ok(()) => {}
             Err(SendError::Full(frame)) if held.len() < MAX_HELD_FRAMES => held.push_back((addr, frame)),
             Err(SendError::Full(_)) => log::debug!("a frame to {addr} was dropped: the queues are full"),

@@ -94,6 +94,15 @@ pub trait Transport: Send {
     /// [`SendError`]; the frame was not taken.
     fn send(&mut self, to: SocketAddr, frame: Bytes) -> Result<(), SendError>;
 
+    /// As [`send`](Self::send), for a frame that nobody waits for: it may come some tenths of a second
+    /// later where that spares traffic.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send).
+    fn send_later(&mut self, to: SocketAddr, frame: Bytes) -> Result<(), SendError> {
+        self.send(to, frame)
+    }
+
     /// Called when the loop's queues to all peers have run empty for now: the moment to push out
     /// what was held back for a fuller packet.
     fn flush(&mut self) {}

@@ -217,6 +217,18 @@ impl Message {
         20 + records.iter().map(|r| version_len_hint(&r.version) + value(r)).sum::<usize>()
     }
 
+    /// Whether nobody waits for it: what goes back and forth between nodes at rest.
+    pub(crate) fn can_wait(&self) -> bool {
+        matches!(
+            self,
+            Self::Ping { .. }
+                | Self::Pong { .. }
+                | Self::Members { .. }
+                | Self::Compare { .. }
+                | Self::Equal { .. }
+        )
+    }
+
     /// It can't be shorter than this. Spares the encoding of what won't fit anyway.
     pub(crate) fn shortest(&self) -> usize {
         let len = |bytes: &Option<Bytes>| bytes.as_ref().map_or(0, Bytes::len);

@@ -93,6 +93,8 @@ pub struct Links {
     strays: Once,
     told: Once,
     counters: LinkCounters,
+    /// Whether somebody waits for what was sent since the last flush.
+    is_urgent: bool,
 }
 
 impl Links {
@@ -117,6 +119,7 @@ impl Links {
             strays: Once::per(STRAY_ANSWER_MS),
             told: Once::per(REFUSAL_EVENT_MS),
             counters: LinkCounters::default(),
+            is_urgent: false,
         }
     }
 
@@ -160,13 +163,20 @@ impl Links {
             (false, true) => self.begun.retain(|&id| id != peer),
             _ => {}
         }
+        self.is_urgent |= !message.can_wait();
         self.counters.messages_out += 1;
         self.counters.parts_out += parts as u64;
         Ok(())
     }
 
+    /// Whether somebody waits for one of the frames that [`flush`](Self::flush) will hand out.
+    pub fn is_urgent(&self) -> bool {
+        self.is_urgent
+    }
+
     /// Hands out all frames, those of one peer in order.
     pub fn flush(&mut self, emit: &mut dyn FnMut(SocketAddr, Bytes)) {
+        self.is_urgent = false;
         for peer in self.begun.drain(..) {
             self.ready.extend(self.links.get_mut(&peer).and_then(Link::close));
         }
@@ -418,6 +428,7 @@ impl Links {
         let Local { id, cluster, incarnation, partitions, placement } = self.local.clone();
         let hello = Hello { cluster, id, incarnation, partitions, placement, token, echo, refusal };
         self.counters.hellos_out += 1;
+        self.is_urgent = true;
         self.ready.push_back((to, hello.to_frame()));
     }
 

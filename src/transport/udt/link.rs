@@ -204,26 +204,32 @@ impl Link {
 
     fn write(&self, socket: &Socket) -> io::Result<()> {
         let mut stream = framing::PREAMBLE.to_vec();
-        self.send_burst(socket, &mut stream)?;
+        let mut is_urgent = true;
+        self.send_burst(socket, &mut stream, &mut is_urgent)?;
         loop {
             stream.clear();
-            let any = self.outbox.pop_some(COALESCED_BYTES, |frame| framing::append(&mut stream, &frame));
+            let any = self.outbox.pop_some(COALESCED_BYTES, |frame, urgent| {
+                framing::append(&mut stream, &frame);
+                is_urgent |= urgent;
+            });
             if !any {
                 break;
             }
-            self.send_burst(socket, &mut stream)?;
+            self.send_burst(socket, &mut stream, &mut is_urgent)?;
         }
         self.flush(socket);
         Ok(())
     }
 
-    fn send_burst(&self, socket: &Socket, stream: &mut Vec<u8>) -> io::Result<()> {
+    /// Pads are owed from an urgent frame on until they are sent.
+    fn send_burst(&self, socket: &Socket, stream: &mut Vec<u8>, is_urgent: &mut bool) -> io::Result<()> {
         framing::end_short(stream);
         for piece in stream.chunks(framing::PIECE_BYTES) {
             socket.send_all(piece)?;
         }
         // More frames do what the pads do, and then they would only be in the way.
-        if self.outbox.is_empty() {
+        if *is_urgent && self.outbox.is_empty() {
+            *is_urgent = false;
             for _ in 0..framing::PADS {
                 socket.send_all(&framing::pad())?;
             }

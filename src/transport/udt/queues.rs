@@ -37,7 +37,8 @@ pub(super) struct Outbox {
 
 #[derive(Default)]
 struct Outgoing {
-    frames: VecDeque<Bytes>,
+    /// With whether somebody waits for it.
+    frames: VecDeque<(Bytes, bool)>,
     bytes: usize,
     finished: bool,
     refused: bool,
@@ -57,7 +58,7 @@ impl Outbox {
         Self { state: Mutex::default(), changed: Condvar::new(), waker }
     }
 
-    pub(super) fn push(&self, frame: Bytes) -> Result<(), NotQueued> {
+    pub(super) fn push(&self, frame: Bytes, is_urgent: bool) -> Result<(), NotQueued> {
         let mut state = self.state.lock();
         if state.finished {
             return Err(NotQueued::Finished(frame));
@@ -67,7 +68,7 @@ impl Outbox {
             return Err(NotQueued::Full(frame));
         }
         state.bytes += frame.len();
-        state.frames.push_back(frame);
+        state.frames.push_back((frame, is_urgent));
         let writer_waits = state.writer_waits;
         drop(state);
         if writer_waits {
@@ -78,7 +79,7 @@ impl Outbox {
 
     /// Waits for frames and moves them, up to about this many bytes, to `take`. False: there are
     /// none, and there never will be.
-    pub(super) fn pop_some(&self, max_bytes: usize, mut take: impl FnMut(Bytes)) -> bool {
+    pub(super) fn pop_some(&self, max_bytes: usize, mut take: impl FnMut(Bytes, bool)) -> bool {
         let mut state = self.state.lock();
         while state.frames.is_empty() && !state.finished {
             state.writer_waits = true;
@@ -87,9 +88,9 @@ impl Outbox {
         }
         let mut taken_bytes = 0;
         while taken_bytes < max_bytes {
-            let Some(frame) = state.frames.pop_front() else { break };
+            let Some((frame, is_urgent)) = state.frames.pop_front() else { break };
             taken_bytes += frame.len();
-            take(frame);
+            take(frame, is_urgent);
         }
         state.bytes -= taken_bytes;
         let roomy = state.frames.len() <= OUTBOX_FRAMES / 2 && state.bytes <= OUTBOX_BYTES / 2;
