@@ -17,9 +17,8 @@
 //!
 //! A write that failed is unknown: it may take effect at any time after it began, or never.
 //!
-//! What is *not* promised is one order for all reads together: a read answers before the owners
-//! that it found stale are repaired. So while a write is not acknowledged, one read may show it
-//! and a later one not. [`reversals`] counts these.
+//! Beside that no read knows less than one that had ended before it began: [`reversals`] counts those
+//! that do.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
