@@ -65,6 +65,8 @@ use self::{
     sync::Salted,
     timers::{Timer, Timers},
 };
+#[cfg(turbopump_mutations)]
+use crate::mutation::{Mutation, is_planted};
 use crate::{
     config::Config,
     model::{Dot, Key, Ledger, Member, Members, NodeId, Record, Seeded, Version},
@@ -324,8 +326,11 @@ impl Core {
         members.merge(&this);
         let placement = Arc::new(Placement::new(&*setup.partitioner, &members, setup.partitions));
         let naming = Naming::new(chance.next_u64());
-        #[cfg(turbopump_mutation = "reused_dot")]
-        let naming = Naming::new(this.id.as_str().bytes().map(u64::from).sum());
+        #[cfg(turbopump_mutations)]
+        let naming = match is_planted(Mutation::ReusedDot) {
+            true => Naming::new(this.id.as_str().bytes().map(u64::from).sum()),
+            false => naming,
+        };
         Self {
             me: this.id,
             index: Index::new(setup.partitions, setup.partitioner.everywhere()),
@@ -579,6 +584,7 @@ impl Core {
         if !version.is_live(u64::MAX) {
             self.arm_burial();
         }
+        self.pay_unstored(key);
     }
 
     /// A peer has stored a version, or something that replaced it.
