@@ -33,6 +33,10 @@ impl Core {
     }
 
     pub(super) fn heartbeat(&mut self) {
+        #[cfg(turbopump_mutations)]
+        if crate::mutation::is_planted(crate::mutation::Mutation::TombstoneDroppedByAge) {
+            self.drop_old_tombstones();
+        }
         let now_ms = self.now.mono_ms;
         let down_after_ms = self.config.down_after.as_millis() as u64;
         self.timers.set(Timer::Heartbeat, now_ms + self.config.ping_interval.as_millis() as u64);

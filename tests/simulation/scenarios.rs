@@ -8,7 +8,7 @@ use turbopump::{
     Ack, Dot, Key, Read,
     core::{OpId, Outcome},
     model::Mirrors,
-    testing::simulation::{Options, Replaces, World, Write},
+    testing::simulation::{Fault, Options, Replaces, Report, Violation, World, Write, run_once},
 };
 
 /// More than any of these takes, milliseconds.
@@ -317,4 +317,49 @@ fn more_long_siblings_are_read_than_are_fetched_at_once() {
     dots.sort_unstable();
     assert_eq!(read, dots);
     healed(&mut world);
+}
+
+/// A random run without sync, and with no faults but those that owed copies make good alone. A key
+/// whose spread changes needs sync: who owned little of it does not know what the others missed.
+pub fn without_sync(seed: u64) -> Result<Report, Violation> {
+    use Fault::{ClockJump, Cut, Pause, SlowDisk};
+    let mut options = Options::draw(seed);
+    (options.config.active_sync, options.config.max_owed_per_peer) = (false, 100_000);
+    (options.mixed_mirrors, options.nodes) = (false, options.nodes.max(2));
+    options.faults.retain(|fault| matches!(fault, Pause | Cut | ClockJump | SlowDisk));
+    run_once(options, false)
+}
+
+/// Goal: what a peer was away for is owed to it, and that alone is enough while no process dies.
+/// Method: random runs without sync.
+#[test]
+fn owed_copies_converge_without_sync() {
+    let failures: Vec<_> = (0..100).filter_map(|seed| Some((seed, without_sync(seed).err()?))).collect();
+    assert!(failures.is_empty(), "{failures:?}");
+}
+
+/// Members that meet again after one of them removed a node which another one has news of.
+pub fn removal_meets_later_news(seed: u64) -> Result<Report, Violation> {
+    let mut world = World::new(Options::quiet(seed, 4));
+    world.run_for(2_000);
+    for (a, b) in [(0, 2), (0, 3), (1, 2), (1, 3)] {
+        world.cut(a, b);
+        world.cut(b, a);
+    }
+    world.remove(3, 0);
+    world.run_for(5_000);
+    // It comes back with an entry of a higher revision, and only node 2 hears of it.
+    world.crash(3);
+    world.start(3);
+    world.run_for(5_000);
+    world.mend();
+    world.settle()?;
+    Ok(world.report())
+}
+
+/// Goal: removal wins over stale gossip, and over news that are younger than it. Method: the
+/// removed node restarts on the other side of a cut.
+#[test]
+fn a_removed_member_is_not_brought_back() {
+    removal_meets_later_news(7).unwrap();
 }

@@ -46,3 +46,6 @@ pub use options::{Fault, Options};
 pub use run::{Failure, Report, run, run_once};
 pub use trace::Trace;
 pub use world::{Violation, World};
+
+#[cfg(turbopump_mutations)]
+pub use crate::mutation::{Mutation, plant};

@@ -217,6 +217,7 @@ impl Options {
                 "value" => self.max_value_bytes = number(),
                 "frame" => self.max_frame_bytes = number() as usize,
                 "mixed" => self.mixed_mirrors = number() != 0,
+                "sync" => self.config.active_sync = number() != 0,
                 "inline" => self.inline_disk = number() != 0,
                 "no" => self.faults.retain(|fault| format!("{fault:?}") != value),
                 _ => panic!("{word:?} is no adjustment"),

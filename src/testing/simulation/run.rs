@@ -58,14 +58,21 @@ pub fn run_once(options: Options, printed: bool) -> Result<Report, Violation> {
         let mut world = if printed { World::printed(options) } else { World::new(options) };
         Workload::new(seed).run(&mut world);
         world.settle()?;
-        let (hash, events) = (world.trace().hash(), world.trace().events());
-        Ok(Report { hash, events, messages: world.messages(), ms: world.now_ms() })
+        Ok(world.report())
     };
     catch_unwind(AssertUnwindSafe(whole)).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<&str>().map(|s| s.to_string());
         let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
         Err(Violation { promise: "panic", what: text.unwrap_or_default() })
     })
+}
+
+impl World {
+    /// What happened so far, in numbers.
+    pub fn report(&self) -> Report {
+        let (hash, events) = (self.trace().hash(), self.trace().events());
+        Report { hash, events, messages: self.messages(), ms: self.now_ms() }
+    }
 }
 
 /// Drops what is not needed to break the same promise, one thing after the other.
