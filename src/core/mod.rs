@@ -18,6 +18,7 @@
 
 mod burial;
 mod doubt;
+mod gossip;
 mod handoff;
 mod index;
 mod keys;
@@ -28,6 +29,7 @@ mod naming;
 mod offer;
 mod operations;
 mod outbox;
+mod probes;
 mod ranges;
 mod read;
 mod request;
@@ -296,6 +298,8 @@ pub struct Core {
     members: Members,
     placement: Arc<Placement>,
     removed: bool,
+    gossip: gossip::Gossip,
+    probes: probes::Probes,
     left: bool,
     peers: BTreeMap<NodeId, Peer>,
     /// Those that something became owed to in this turn.
@@ -350,6 +354,8 @@ impl Core {
             members,
             placement,
             removed: false,
+            gossip: gossip::Gossip::default(),
+            probes: probes::Probes::new(),
             left: false,
             peers: BTreeMap::new(),
             indebted: BTreeSet::new(),
@@ -559,6 +565,7 @@ impl Core {
     fn fire(&mut self, timer: Timer) {
         match timer {
             Timer::Heartbeat => self.heartbeat(),
+            Timer::Members => self.publish_members(),
             Timer::Retry => self.retry(),
             Timer::Operations => self.end_late_operations(),
             Timer::Sync => self.begin_sync_round(),

@@ -43,6 +43,8 @@ const MIN_WINDOW: usize = 16;
 pub(crate) struct Peer {
     pub(crate) up: bool,
     pub(crate) heard_ms: u64,
+    /// It was pinged and has not been heard of since then.
+    pub(crate) silent_since_ms: Option<u64>,
     pub(crate) compared: Compared,
     pub(crate) members_sent: (u64, u64),
     /// Which process speaks for it.
@@ -78,6 +80,7 @@ impl Peer {
         Self {
             up: false,
             heard_ms: 0,
+            silent_since_ms: None,
             compared: Compared::default(),
             members_sent: (0, 0),
             incarnation: 0,

@@ -5,6 +5,8 @@
 pub(crate) enum Timer {
     /// Ask the peers whether they are there, and dial those that are not.
     Heartbeat,
+    /// Publish the member list, which has changed.
+    Members,
     /// Send unacknowledged copies again.
     Retry,
     /// End operations whose time is up.
@@ -34,6 +36,7 @@ pub(crate) enum Timer {
 impl Timer {
     const ALL: [Self; 13] = [
         Self::Heartbeat,
+        Self::Members,
         Self::Retry,
         Self::Operations,
         Self::Sync,

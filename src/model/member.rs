@@ -100,6 +100,16 @@ impl Members {
         self.find(id).is_some_and(Member::is_present)
     }
 
+    /// How many entries there are, removed ones included.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether there is no entry.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
     /// All entries by id, removed ones included.
     pub fn all(&self) -> impl Iterator<Item = &Member> {
         self.entries.values()
