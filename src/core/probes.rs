@@ -89,6 +89,12 @@ impl Core {
         pinged.into_iter().for_each(|id| self.ping(id));
     }
 
+    /// How long it takes until all peers that are up have been pinged.
+    pub(super) fn turn_ms(&self) -> u64 {
+        let beats = self.peers.len().div_ceil(MAX_PROBES_PER_BEAT) as u64;
+        beats * self.config.ping_interval.as_millis() as u64
+    }
+
     pub(super) fn heard(&mut self, from: NodeId) {
         if let Some(peer) = self.peers.get_mut(&from) {
             (peer.heard_ms, peer.silent_since_ms) = (self.now.mono_ms, None);

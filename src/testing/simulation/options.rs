@@ -76,6 +76,10 @@ pub struct Options {
     pub operations: u64,
     /// Mean pause between two operations, microseconds.
     pub operation_gap_us: u64,
+    /// Writes that delete, percent.
+    pub delete_percent: u64,
+    /// Writes that expire, percent.
+    pub ttl_percent: u64,
     /// Whether writes name mirrors of their own now and then.
     pub mixed_mirrors: bool,
     /// The longest value that is written, bytes.
@@ -118,6 +122,8 @@ impl Options {
             keys: 10,
             operations: 50,
             operation_gap_us: 20_000,
+            delete_percent: 30,
+            ttl_percent: 10,
             mixed_mirrors: false,
             max_value_bytes: 100,
             max_frame_bytes: 1_400,
@@ -182,6 +188,8 @@ impl Options {
             keys: *c.pick(&[1, 3, 10, 40, 150]),
             operations: c.below(250) + 20,
             operation_gap_us: *c.pick(&[500, 5_000, 30_000, 100_000]),
+            delete_percent: 30,
+            ttl_percent: 10,
             mixed_mirrors: c.percent(40),
             max_value_bytes: *c.pick(&[50, 500, 5_000, 30_000]),
             max_frame_bytes,
@@ -214,6 +222,8 @@ impl Options {
                 "drop" => self.drop_percent = number(),
                 "duplicate" => self.duplicate_percent = number(),
                 "late" => self.late_percent = number(),
+                "delete" => self.delete_percent = number(),
+                "ttl" => self.ttl_percent = number(),
                 "value" => self.max_value_bytes = number(),
                 "frame" => self.max_frame_bytes = number() as usize,
                 "mixed" => self.mixed_mirrors = number() != 0,

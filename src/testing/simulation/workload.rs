@@ -119,7 +119,7 @@ impl Workload {
             1..6 => 8 + chance.below(max.min(50)) as usize,
             _ => 8 + chance.below(max) as usize,
         };
-        let kind = if chance.percent(30) { Kind::Tombstone } else { Kind::Value };
+        let kind = if chance.percent(world.options.delete_percent) { Kind::Tombstone } else { Kind::Value };
         let mirrors = [Mirrors(1), Mirrors(2), Mirrors(4), Mirrors::ALL];
         Write {
             kind,
@@ -139,7 +139,7 @@ impl Workload {
                 Replaces::WhatTheClientRead,
                 Replaces::Nothing,
             ]),
-            ttl_ms: chance.percent(10).then(|| chance.below(5_000)),
+            ttl_ms: chance.percent(world.options.ttl_percent).then(|| chance.below(5_000)),
             timeout_ms: chance.percent(20).then(|| chance.below(1_000) + 1),
             client,
             ..Write::put(key, 0)
