@@ -59,11 +59,9 @@ impl Core {
         self.gossip.digest
     }
 
-    /// To be called when the list has changed: publishes it, at once or soon.
-    pub(super) fn members_changed(&mut self) {
-        self.stop_burial();
-        self.forget_stamps();
-        self.check_generation();
+    /// Others changed the list: publishes it, at once or soon.
+    pub(super) fn members_heard(&mut self) {
+        self.members_agree_anew();
         let next_ms = self.gossip.published_ms + SETTLE_MS;
         match self.is_small_cluster() || self.now.mono_ms >= next_ms {
             true => self.publish_members(),
@@ -71,7 +69,16 @@ impl Core {
         }
     }
 
+    /// This node changed the list: publishes it.
+    pub(super) fn members_changed(&mut self) {
+        self.members_agree_anew();
+        self.publish_members();
+    }
+
     pub(super) fn publish_members(&mut self) {
+        if *self.gossip.published == self.members {
+            return;
+        }
         let members = Arc::new(self.members.clone());
         let before = std::mem::replace(&mut self.gossip.published, members.clone());
         (self.gossip.published_ms, self.gossip.digest) = (self.now.mono_ms, members.digest());
@@ -130,6 +137,13 @@ impl Core {
     /// A ping interval begins.
     pub(super) fn renew_lists(&mut self) {
         self.gossip.lists_left = MAX_LISTS_PER_BEAT;
+    }
+
+    /// What members agreed on, others agreed on.
+    fn members_agree_anew(&mut self) {
+        self.stop_burial();
+        self.forget_stamps();
+        self.check_generation();
     }
 
     /// Sends the list unless this very list went to the peer just now.

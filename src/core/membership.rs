@@ -68,7 +68,7 @@ impl Core {
             }
         }
         if changed {
-            self.members_changed();
+            self.members_heard();
         }
         if reply {
             self.answer_with_members(from);

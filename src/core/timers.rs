@@ -34,7 +34,7 @@ pub(crate) enum Timer {
 }
 
 impl Timer {
-    const ALL: [Self; 13] = [
+    const ALL: [Self; 14] = [
         Self::Heartbeat,
         Self::Members,
         Self::Retry,

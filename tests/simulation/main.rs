@@ -3,6 +3,7 @@
 //! A failing seed prints the command that replays it with every event.
 
 mod burials;
+mod large;
 #[cfg(turbopump_mutations)]
 mod mutations;
 mod scenarios;

@@ -64,6 +64,8 @@ pub struct Options {
     pub seed: u64,
     /// Nodes at the start.
     pub nodes: usize,
+    /// Others that each node is told of before it starts; 0: all.
+    pub acquaintances: usize,
     /// Nodes that may join later.
     pub spares: usize,
     /// Partitions of the cluster, a power of two.
@@ -116,6 +118,7 @@ impl Options {
         Self {
             seed,
             nodes,
+            acquaintances: 0,
             spares: 0,
             partitions: 16,
             everywhere: false,
@@ -182,6 +185,7 @@ impl Options {
         Self {
             seed,
             nodes: c.below(7) as usize + 1,
+            acquaintances: 0,
             spares: c.below(3) as usize,
             partitions: *c.pick(&[1, 4, 16, 64]),
             everywhere: c.percent(15),
