@@ -565,6 +565,7 @@ impl Core {
     fn fire(&mut self, timer: Timer) {
         match timer {
             Timer::Heartbeat => self.heartbeat(),
+            Timer::Urge => self.urge(),
             Timer::Members => self.publish_members(),
             Timer::Retry => self.retry(),
             Timer::Operations => self.end_late_operations(),

@@ -22,6 +22,8 @@ use std::{collections::BTreeMap, sync::Arc};
 use bytes::Bytes;
 
 use super::{Core, PeerStats, Timer, offer::Debts, sync::Compared};
+#[cfg(turbopump_mutations)]
+use crate::mutation::{Mutation, is_planted};
 use crate::{
     model::{Dot, Key, Kind, NodeId, Record, Stamp, Version},
     wire::{AckStatus, Message},
@@ -232,9 +234,12 @@ impl Core {
     pub(super) fn ground(&mut self, id: NodeId) {
         let Some(peer) = self.peers.get_mut(&id) else { return };
         peer.debts.take_back();
-        for (_, flight) in std::mem::take(&mut peer.flights) {
-            self.owe(id, &flight.key);
+        let flights = std::mem::take(&mut peer.flights);
+        #[cfg(turbopump_mutations)]
+        if is_planted(Mutation::OwedForgotten) {
+            return;
         }
+        flights.values().for_each(|flight| self.owe(id, &flight.key));
     }
 
     /// Whether a version and its value go into one frame.
@@ -281,6 +286,10 @@ impl Core {
         }
         self.counters.copies_resent += again.len() as u64;
         again.into_iter().for_each(|message| self.send(id, message));
+        #[cfg(turbopump_mutations)]
+        if is_planted(Mutation::OwedForgotten) {
+            return;
+        }
         lost.iter().for_each(|flight| self.owe(id, &flight.key));
     }
 

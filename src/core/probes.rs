@@ -3,7 +3,9 @@
 //! Every `ping_interval` some peers are pinged, and some of those that are down dialled, in turn by
 //! their ids from a random one on. A peer of which nothing was heard since it was pinged is pinged
 //! every time until it is heard of, or has been silent for `down_after`: then it is down, until a
-//! link comes up again. So is one that copies are on their way to. Any message is a sign of life.
+//! link comes up again. So is one that copies are on their way to. Any message is a sign of life. Who
+//! has been silent for half of that time is pinged four times as often: so many pings do not get
+//! lost by chance.
 //!
 //! In a cluster of up to `MAX_PROBES_PER_BEAT` peers that means that all are pinged every time, and
 //! that silence counts from the last sign of life: who dies is down for all others after `down_after`
@@ -26,6 +28,9 @@ use crate::{model::NodeId, wire::Message};
 pub(crate) const MAX_PROBES_PER_BEAT: usize = 30;
 /// Peers that are down and dialled in turn in one interval.
 pub(crate) const MAX_DIALS_PER_BEAT: usize = 30;
+
+/// Pings in an interval to a peer that has been silent for half of `down_after`.
+const URGES_PER_BEAT: u64 = 4;
 
 /// Whose turn it was last.
 #[derive(Debug)]
@@ -71,14 +76,7 @@ impl Core {
         self.timers.set(Timer::Heartbeat, now_ms + self.config.ping_interval.as_millis() as u64);
         self.renew_lists();
         self.write_ledger();
-        let down_after_ms = self.config.down_after.as_millis() as u64;
-        let is_silent =
-            |p: &Peer| p.silent_since_ms.is_some_and(|since| now_ms.saturating_sub(since) >= down_after_ms);
-        let silent = self.peers.iter().filter(|(_, p)| p.up && is_silent(p));
-        for id in silent.map(|(id, _)| *id).collect::<Vec<_>>() {
-            self.out.push(Output::HangUp { peer: id });
-            self.link_down(id);
-        }
+        self.hang_up_on_the_silent();
         self.start_turns();
         let dialled = self.probes.dialled.next(&self.peers, MAX_DIALS_PER_BEAT, |p| !p.up);
         dialled.into_iter().for_each(|id| self.dial(id));
@@ -87,6 +85,15 @@ impl Core {
         let awaited = self.peers.iter().filter(|(_, p)| is_awaited(p)).map(|(id, _)| *id);
         let pinged: BTreeSet<NodeId> = in_turn.into_iter().chain(awaited).collect();
         pinged.into_iter().for_each(|id| self.ping(id));
+        self.plan_urging();
+    }
+
+    /// Pings those that may be down soon, more often than others.
+    pub(super) fn urge(&mut self) {
+        self.hang_up_on_the_silent();
+        let urged = self.silent_for(self.config.down_after.as_millis() as u64 / 2);
+        urged.into_iter().for_each(|id| self.ping(id));
+        self.plan_urging();
     }
 
     /// How long it takes until all peers that are up have been pinged.
@@ -120,6 +127,29 @@ impl Core {
         if !addrs.is_empty() {
             self.out.push(Output::Dial { peer, addrs });
         }
+    }
+
+    fn hang_up_on_the_silent(&mut self) {
+        for id in self.silent_for(self.config.down_after.as_millis() as u64) {
+            self.out.push(Output::HangUp { peer: id });
+            self.link_down(id);
+        }
+    }
+
+    /// Urging begins once half of the time that a peer may be silent is over.
+    fn plan_urging(&mut self) {
+        let interval_ms = self.config.ping_interval.as_millis() as u64;
+        let half_ms = self.config.down_after.as_millis() as u64 / 2;
+        if !self.silent_for(half_ms.saturating_sub(interval_ms).max(1)).is_empty() {
+            self.timers.set_earlier(Timer::Urge, self.now.mono_ms + (interval_ms / URGES_PER_BEAT).max(1));
+        }
+    }
+
+    /// Peers that count as up, and of which nothing was heard for so long.
+    fn silent_for(&self, ms: u64) -> Vec<NodeId> {
+        let now_ms = self.now.mono_ms;
+        let is_silent = |p: &Peer| p.silent_since_ms.is_some_and(|since| now_ms.saturating_sub(since) >= ms);
+        self.peers.iter().filter(|(_, p)| p.up && is_silent(p)).map(|(id, _)| *id).collect()
     }
 
     /// Nodes that begin with different peers meet different ones all along.

@@ -135,11 +135,11 @@ impl Core {
         answers: &mut Answers,
     ) -> (usize, Vec<Range>) {
         let (sums, mut looked_at) = self.part_sums(peer, mirrors, stretch);
-        let parts = 0..PARTS;
+        let parts = PARTS;
         #[cfg(turbopump_mutations)]
-        let parts = 0..PARTS - usize::from(is_planted(Mutation::RangeCutShort));
+        let parts = parts - usize::from(is_planted(Mutation::RangeCutShort));
         let mut differing: Vec<usize> =
-            parts.filter(|&part| check(sums[part].sum, salt) != checks[part]).collect();
+            (0..parts).filter(|&part| check(sums[part].sum, salt) != checks[part]).collect();
         if !differing.is_empty() {
             // Where there is no room for all, it is not always the same ones that go short.
             let first = self.chance.below(differing.len() as u64) as usize;

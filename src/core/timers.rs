@@ -5,6 +5,8 @@
 pub(crate) enum Timer {
     /// Ask the peers whether they are there, and dial those that are not.
     Heartbeat,
+    /// Ping peers that were silent for long.
+    Urge,
     /// Publish the member list, which has changed.
     Members,
     /// Send unacknowledged copies again.
@@ -34,8 +36,9 @@ pub(crate) enum Timer {
 }
 
 impl Timer {
-    const ALL: [Self; 14] = [
+    const ALL: [Self; 15] = [
         Self::Heartbeat,
+        Self::Urge,
         Self::Members,
         Self::Retry,
         Self::Operations,

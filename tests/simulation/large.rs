@@ -15,7 +15,7 @@ use turbopump::{
 /// How long a phase may take, milliseconds.
 const PATIENCE_MS: u64 = 300_000;
 /// How long a cluster is looked at while nothing happens, milliseconds.
-const REST_MS: u64 = 20_000;
+const REST_MS: u64 = 5_000;
 /// How often it is looked at whether a phase is over, milliseconds.
 const LOOK_MS: u64 = 100;
 

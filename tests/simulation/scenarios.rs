@@ -339,29 +339,3 @@ fn owed_copies_converge_without_sync() {
     let failures: Vec<_> = (0..100).filter_map(|seed| Some((seed, without_sync(seed).err()?))).collect();
     assert!(failures.is_empty(), "{failures:?}");
 }
-
-/// Members that meet again after one of them removed a node which another one has news of.
-pub fn removal_meets_later_news(seed: u64) -> Result<Report, Violation> {
-    let mut world = World::new(Options::quiet(seed, 4));
-    world.run_for(2_000);
-    for (a, b) in [(0, 2), (0, 3), (1, 2), (1, 3)] {
-        world.cut(a, b);
-        world.cut(b, a);
-    }
-    world.remove(3, 0);
-    world.run_for(5_000);
-    // It comes back with an entry of a higher revision, and only node 2 hears of it.
-    world.crash(3);
-    world.start(3);
-    world.run_for(5_000);
-    world.mend();
-    world.settle()?;
-    Ok(world.report())
-}
-
-/// Goal: removal wins over stale gossip, and over news that are younger than it. Method: the
-/// removed node restarts on the other side of a cut.
-#[test]
-fn a_removed_member_is_not_brought_back() {
-    removal_meets_later_news(7).unwrap();
-}

@@ -9,6 +9,7 @@ use crate::{
     config::{Ack, Read},
     core::{Input, OpId, Outcome, ReadRequest, Request, WatchId, WriteRequest},
     model::{Digest, Dot, Key, Kind, Member, Members, Mirrors, NodeId},
+    wire::Refusal,
 };
 
 /// What a write hands back of what its client has read.
@@ -193,6 +194,12 @@ impl World {
     /// Whether a node has a link to another one, so that it counts it as up.
     pub fn has_link(&self, n: usize, other: usize) -> bool {
         self.nodes[n].process.as_ref().is_some_and(|process| process.links.is_up(self.nodes[other].id))
+    }
+
+    /// Whether a node was told by another one why that does not talk to it.
+    pub fn was_refused(&self, n: usize, reason: Refusal) -> bool {
+        let process = self.nodes[n].process.as_ref();
+        process.is_some_and(|process| process.links.counters().refused_by(reason) > 0)
     }
 
     /// Whether a node owns a key, as it sees that itself.

@@ -43,7 +43,7 @@ mod world;
 
 pub use control::{Replaces, Write};
 pub use options::{Fault, Options};
-pub use run::{Failure, Report, run, run_once};
+pub use run::{Failure, Report, Totals, run, run_once};
 pub use trace::Trace;
 pub use world::{Traffic, Violation, World};
 

@@ -1,6 +1,7 @@
 //! A whole run from one seed, what it says of itself, and how a failing one is made smaller.
 
 use std::{
+    collections::BTreeMap,
     fmt,
     panic::{AssertUnwindSafe, catch_unwind},
 };
@@ -25,6 +26,56 @@ pub struct Report {
     pub messages: u64,
     /// Virtual milliseconds.
     pub ms: u64,
+    /// Nodes that were members at any time.
+    pub nodes: u64,
+    /// What was asked of them.
+    pub operations: u64,
+    /// How often each kind of fault struck; frames that were lost, repeated or late not counted.
+    pub faults: BTreeMap<Fault, u64>,
+}
+
+/// What many runs did, together.
+#[derive(Clone, Default, Debug)]
+pub struct Totals {
+    /// Runs.
+    pub runs: u64,
+    ms: u64,
+    nodes: u64,
+    operations: u64,
+    messages: u64,
+    faults: BTreeMap<Fault, u64>,
+}
+
+impl Totals {
+    /// Counts a run in.
+    pub fn add(&mut self, report: &Report) {
+        self.runs += 1;
+        self.ms += report.ms;
+        self.nodes += report.nodes;
+        self.operations += report.operations;
+        self.messages += report.messages;
+        report.faults.iter().for_each(|(fault, count)| *self.faults.entry(*fault).or_default() += count);
+    }
+
+    /// Counts others in.
+    pub fn merge(&mut self, other: &Self) {
+        self.runs += other.runs;
+        self.ms += other.ms;
+        self.nodes += other.nodes;
+        self.operations += other.operations;
+        self.messages += other.messages;
+        other.faults.iter().for_each(|(fault, count)| *self.faults.entry(*fault).or_default() += count);
+    }
+}
+
+impl fmt::Display for Totals {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { runs, ms, nodes, operations, messages, faults } = self;
+        let hours = *ms as f64 / 3_600_000.0;
+        write!(f, "{runs} runs, {hours:.1} simulated hours, {nodes} nodes, {operations} operations, ")?;
+        write!(f, "{messages} messages; faults:")?;
+        faults.iter().try_for_each(|(fault, count)| write!(f, " {fault:?} {count}"))
+    }
 }
 
 /// A promise that a run showed to be broken.
@@ -71,7 +122,9 @@ impl World {
     /// What happened so far, in numbers.
     pub fn report(&self) -> Report {
         let (hash, events) = (self.trace().hash(), self.trace().events());
-        Report { hash, events, messages: self.traffic().messages, ms: self.now_ms() }
+        let nodes = self.nodes.iter().filter(|node| node.processes > 0).count() as u64;
+        let (messages, operations, faults) = (self.traffic().messages, self.next_op - 1, self.faults.clone());
+        Report { hash, events, messages, ms: self.now_ms(), nodes, operations, faults }
     }
 }
 

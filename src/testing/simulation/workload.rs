@@ -63,6 +63,7 @@ impl Workload {
             if rot_at <= world.now_us {
                 let n = self.rots.below(world.nodes.len() as u64) as usize;
                 world.rot(n, self.rots.next_u64());
+                *world.faults.entry(Fault::Rot).or_default() += 1;
                 rot_at = world.now_us + gap(&mut self.rots, world.options.fault_gap_us);
             }
             if fault_at <= world.now_us {
@@ -228,8 +229,9 @@ impl Workload {
                 world.move_to_port(n, self.ports);
                 world.start(n);
             }
-            _ => {}
+            _ => return,
         }
+        *world.faults.entry(fault).or_default() += 1;
     }
 
     fn cut(chance: &mut Seeded, world: &mut World, n: usize, other: usize) {

@@ -12,7 +12,7 @@ use std::{
 use bytes::Bytes;
 
 use super::{
-    Options,
+    Fault, Options,
     disk::Kept,
     network::Network,
     node::{Node, Process, Standing},
@@ -78,6 +78,7 @@ pub struct World {
     pub(super) watches: BTreeSet<(usize, u64, WatchId)>,
     pub(super) former: BTreeMap<SocketAddr, usize>,
     pub(super) traffic: Traffic,
+    pub(super) faults: BTreeMap<Fault, u64>,
     /// Disks that were lost or replaced, and members that were removed: how often, and which.
     pub(super) disasters: u64,
     pub(super) struck: BTreeSet<usize>,
@@ -125,6 +126,7 @@ impl World {
             next_watch: 1,
             watches: BTreeSet::new(),
             traffic: Traffic::default(),
+            faults: BTreeMap::new(),
             disasters: 0,
             struck: BTreeSet::new(),
             events: BTreeMap::new(),
