@@ -36,7 +36,7 @@ const ENTRY_BYTES: usize = 24;
 /// Bytes of an address in a message, at most.
 const ADDR_BYTES: usize = 20;
 /// Bytes of a message around its entries, at most.
-const AROUND_BYTES: usize = 32;
+pub(super) const AROUND_BYTES: usize = 32;
 
 /// What was said of the member list.
 #[derive(Debug, Default)]
@@ -187,7 +187,7 @@ impl Core {
         let whole = self.max_message_bytes.saturating_sub(AROUND_BYTES);
         let (mut batch, mut room) = (Vec::new(), whole);
         for entry in entries {
-            let bytes = ENTRY_BYTES + entry.id.as_str().len() + ADDR_BYTES * entry.addrs.len();
+            let bytes = entry_bytes(entry);
             if batch.len() >= MAX_MEMBERS_PER_MESSAGE || bytes > room && !batch.is_empty() {
                 let entries = std::mem::take(&mut batch);
                 self.send(to, Message::Members { entries, reply: std::mem::take(&mut reply) });
@@ -200,4 +200,9 @@ impl Core {
             self.send(to, Message::Members { entries: batch, reply });
         }
     }
+}
+
+/// How long an entry is in a message, at most.
+pub(super) fn entry_bytes(entry: &Member) -> usize {
+    ENTRY_BYTES + entry.id.as_str().len() + ADDR_BYTES * entry.addrs.len()
 }

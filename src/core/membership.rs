@@ -17,8 +17,6 @@ use crate::{
 
 /// Entries of the member list, removed ones included.
 pub(crate) const MAX_MEMBERS: usize = 10_000;
-/// Bytes of an entry in a message, at most.
-pub(super) const ENTRY_BYTES: usize = 260;
 
 impl Core {
     pub(super) fn start_membership(&mut self) {
