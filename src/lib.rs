@@ -69,6 +69,8 @@ mod driver;
 mod error;
 pub mod guide;
 pub mod model;
+#[cfg(turbopump_mutations)]
+mod mutation;
 mod node;
 pub mod operations;
 pub mod partition;

@@ -8,7 +8,8 @@ use std::{fs, path::Path, process::Command};
 /// What each module may name of the others, as in the picture of the design: dependencies run one
 /// way. A longer entry allows just that name. Files that are not listed may name everything.
 const MAY_NAME: &[(&str, &[&str])] = &[
-    ("model", &[]),
+    ("mutation", &[]),
+    ("model", &["mutation"]),
     ("wire", &["model"]),
     ("digest", &["model"]),
     ("partition", &["model"]),
@@ -19,7 +20,17 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     // The core speaks of changes to a storage, and knows none.
     (
         "core",
-        &["wire", "digest", "partition", "model", "config", "error", "storage::Change", "storage::StageId"],
+        &[
+            "wire",
+            "digest",
+            "partition",
+            "model",
+            "config",
+            "error",
+            "storage::Change",
+            "storage::StageId",
+            "mutation",
+        ],
     ),
     ("driver", &["core", "storage", "transport", "wire", "partition", "model", "config", "error"]),
 ];
@@ -28,7 +39,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
 const OUTER: &[&str] = &["lib", "guide", "node", "builder", "operations", "pending", "testing"];
 
 /// The modules that run in the simulator, from one seed.
-const PURE: &[&str] = &["core", "model", "wire", "digest", "partition"];
+const PURE: &[&str] = &["core", "model", "mutation", "wire", "digest", "partition"];
 
 /// Clocks, threads, files, sockets and chance: what pure modules do not name. Each is a path or the
 /// end of one.

@@ -38,8 +38,10 @@ use crate::{
 
 /// Rounds that one node has under way.
 const MAX_ROUNDS: usize = 16;
-/// Time for a round. Two exchanges of vitals and two writes of the ledger suffice.
+/// Time for a round, beside the exchanges of vitals: two of these and two writes of the ledger suffice.
 const ROUND_MS: u64 = 20_000;
+/// Turns of pings in that time; see [`probes`](super::probes).
+const ROUND_TURNS: u64 = 4;
 /// How often rounds are begun, and who did not answer is asked again.
 const STEP_MS: u64 = 500;
 /// Graves that are looked at per step.
@@ -210,7 +212,7 @@ impl Core {
                 graves: graves.to_vec(),
                 agreed: Vec::new(),
                 waiting: BTreeSet::new(),
-                until_ms: self.now.mono_ms + ROUND_MS,
+                until_ms: self.now.mono_ms + ROUND_MS + ROUND_TURNS * self.turn_ms(),
             };
             self.burial.rounds.insert(number, round);
             self.open_step(number);

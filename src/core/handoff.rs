@@ -19,6 +19,8 @@ use std::{
 
 use super::{Core, OpId, Outcome, Timer, index::Verdict, outbox::Peer};
 use crate::model::{Context, Dot, Key, NodeId, Version};
+#[cfg(turbopump_mutations)]
+use crate::mutation::{Mutation, is_planted};
 
 /// Keys being given away at once.
 const MAX_KEYS: usize = 20_000;
@@ -115,8 +117,8 @@ impl Core {
             return self.give_away(key);
         };
         lacking.retain(|(_, dot)| self.index.has_pending(key) || self.index.find(key, *dot).is_some());
-        #[cfg(turbopump_mutation = "handoff_before_the_ack")]
-        lacking.clear();
+        #[cfg(turbopump_mutations)]
+        lacking.retain(|_| !is_planted(Mutation::HandoffBeforeTheAck));
         if !lacking.is_empty() || self.index.has_pending(key) {
             self.handoff.lacking.insert(key.clone(), lacking);
             return;
@@ -161,6 +163,17 @@ impl Core {
             self.counters.storage_failed += 1;
             self.notice(format!("a copy that is not needed here any more can't be removed: {error}"));
         }
+    }
+
+    /// Drops what nobody said may go.
+    #[cfg(turbopump_mutations)]
+    pub(super) fn drop_old_tombstones(&mut self) {
+        let old = |v: &Arc<Version>| {
+            v.kind == crate::model::Kind::Tombstone && v.written_ms + 1_000 < self.now.wall_ms
+        };
+        let is_old = |key: &&Key| !self.index.has_pending(key) && self.index.stored(key).all(old);
+        let keys: Vec<Key> = self.index.names("", None).filter(is_old).cloned().collect();
+        keys.iter().for_each(|key| _ = self.drop_copies(key));
     }
 
     pub(super) fn drop_copies(&mut self, key: &Key) -> usize {
@@ -215,8 +228,11 @@ impl Core {
         }
         // Those on their way to storage too: nobody else speaks for them once the key stands here.
         let dots: Vec<Dot> = self.index.all(key).map(|v| v.dot).collect();
-        #[cfg(turbopump_mutation = "handoff_of_stored_only")]
-        let dots: Vec<Dot> = self.index.stored(key).map(|v| v.dot).collect();
+        #[cfg(turbopump_mutations)]
+        let dots = match is_planted(Mutation::HandoffOfStoredOnly) {
+            true => self.index.stored(key).map(|v| v.dot).collect(),
+            false => dots,
+        };
         let owners: Vec<NodeId> = self.placement.owners(key.hash64(), widest).collect();
         if owners.is_empty() {
             return;

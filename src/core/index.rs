@@ -15,6 +15,8 @@ use std::{
 
 use smallvec::SmallVec;
 
+#[cfg(turbopump_mutations)]
+use crate::mutation::{Mutation, is_planted};
 use crate::{
     digest::{Trees, key_digest},
     model::{Context, Dot, Key, Kind, MAX_KEY_BYTES, Mirrors, Version},
@@ -236,8 +238,8 @@ impl Index {
             let version = held.version.clone();
             // A pending one that it covers went to storage before, and was removed there with it.
             entry.retain(|h| !version.covers(h.version.dot));
-            #[cfg(turbopump_mutation = "forgotten_sibling")]
-            entry.retain(|h| h.version.dot == dot || !h.stored);
+            #[cfg(turbopump_mutations)]
+            entry.retain(|h| h.version.dot == dot || !h.stored || !is_planted(Mutation::ForgottenSibling));
             Some(version)
         })
     }

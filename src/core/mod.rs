@@ -18,6 +18,7 @@
 
 mod burial;
 mod doubt;
+mod gossip;
 mod handoff;
 mod index;
 mod keys;
@@ -28,6 +29,7 @@ mod naming;
 mod offer;
 mod operations;
 mod outbox;
+mod probes;
 mod ranges;
 mod read;
 mod request;
@@ -66,6 +68,8 @@ use self::{
     sync::Salted,
     timers::{Timer, Timers},
 };
+#[cfg(turbopump_mutations)]
+use crate::mutation::{Mutation, is_planted};
 use crate::{
     config::Config,
     model::{Dot, Key, Ledger, Member, Members, NodeId, Record, Seeded, Version},
@@ -297,6 +301,8 @@ pub struct Core {
     /// When this node came to own what it owns.
     placed_ms: u64,
     removed: bool,
+    gossip: gossip::Gossip,
+    probes: probes::Probes,
     left: bool,
     peers: BTreeMap<NodeId, Peer>,
     /// Those that something became owed to in this turn.
@@ -328,8 +334,11 @@ impl Core {
         members.merge(&this);
         let placement = Arc::new(Placement::new(&*setup.partitioner, &members, setup.partitions));
         let naming = Naming::new(chance.next_u64());
-        #[cfg(turbopump_mutation = "reused_dot")]
-        let naming = Naming::new(this.id.as_str().bytes().map(u64::from).sum());
+        #[cfg(turbopump_mutations)]
+        let naming = match is_planted(Mutation::ReusedDot) {
+            true => Naming::new(this.id.as_str().bytes().map(u64::from).sum()),
+            false => naming,
+        };
         Self {
             me: this.id,
             index: Index::new(setup.partitions, setup.partitioner.everywhere()),
@@ -350,6 +359,8 @@ impl Core {
             placement,
             placed_ms: 0,
             removed: false,
+            gossip: gossip::Gossip::default(),
+            probes: probes::Probes::new(),
             left: false,
             peers: BTreeMap::new(),
             indebted: BTreeSet::new(),
@@ -560,6 +571,8 @@ impl Core {
     fn fire(&mut self, timer: Timer) {
         match timer {
             Timer::Heartbeat => self.heartbeat(),
+            Timer::Urge => self.urge(),
+            Timer::Members => self.publish_members(),
             Timer::Retry => self.retry(),
             Timer::Operations => self.end_late_operations(),
             Timer::Sync => self.begin_sync_round(),
@@ -586,6 +599,7 @@ impl Core {
         if !version.is_live(u64::MAX) {
             self.arm_burial();
         }
+        self.pay_unstored(key);
     }
 
     /// A peer has stored a version, or something that replaced it.

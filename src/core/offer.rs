@@ -41,6 +41,8 @@ const COMING_PAUSE_MS: u64 = 200;
 #[derive(Debug, Default)]
 pub(crate) struct Debts {
     owed: BTreeSet<Key>,
+    /// Owed as soon as storage has what is on its way there: it can't be read before.
+    unstored: BTreeSet<Key>,
     offers: BTreeMap<u64, Offer>,
     /// With the versions that the peer knows.
     wanted: BTreeMap<Key, Vec<Dot>>,
@@ -61,7 +63,7 @@ impl Debts {
     /// How many there are.
     pub(super) fn names(&self) -> usize {
         let offered: usize = self.offers.values().map(|offer| offer.keys).sum();
-        self.owed.len() + offered + self.wanted.len() + self.coming.len()
+        self.owed.len() + self.unstored.len() + offered + self.wanted.len() + self.coming.len()
     }
 
     pub(super) fn owe(&mut self, key: Key) {
@@ -94,6 +96,16 @@ impl Core {
         }
         self.load_wanted(to);
         self.make_offers(to);
+    }
+
+    /// Storage is done with a version of a key, one way or the other: what waited for that is owed.
+    pub(super) fn pay_unstored(&mut self, key: &Key) {
+        for (id, peer) in &mut self.peers {
+            if peer.debts.unstored.remove(key) {
+                peer.debts.owe(key.clone());
+                self.indebted.insert(*id);
+            }
+        }
     }
 
     pub(super) fn on_offer(&mut self, from: NodeId, tag: u64, versions: &[Offered]) {
@@ -194,6 +206,10 @@ impl Core {
         while let Some(peer) = self.peers.get_mut(&to).filter(|p| p.room() > 0)
             && let Some((key, known)) = peer.debts.wanted.pop_first()
         {
+            if self.index.has_pending(&key) {
+                peer.debts.unstored.insert(key);
+                continue;
+            }
             if self.index.stored(&key).next().is_none() || self.is_doubted(&key) {
                 continue;
             }
@@ -230,7 +246,13 @@ impl Core {
     fn next_owed(&mut self, to: NodeId) -> Option<Key> {
         let debts = &mut self.peers.get_mut(&to)?.debts;
         let has_room = debts.offers.len() < MAX_OFFERS && debts.wanted.len() < MAX_WANTED_KEYS;
-        if has_room { debts.owed.pop_first() } else { None }
+        while let Some(key) = if has_room { debts.owed.pop_first() } else { None } {
+            if !self.index.has_pending(&key) {
+                return Some(key);
+            }
+            debts.unstored.insert(key);
+        }
+        None
     }
 
     fn offer(&mut self, to: NodeId, versions: Vec<(Key, Dot)>) {

@@ -22,6 +22,8 @@ use std::{collections::BTreeMap, sync::Arc};
 use bytes::Bytes;
 
 use super::{Core, PeerStats, Timer, offer::Debts, sync::Compared};
+#[cfg(turbopump_mutations)]
+use crate::mutation::{Mutation, is_planted};
 use crate::{
     model::{Dot, Key, Kind, NodeId, Record, Stamp, Version},
     wire::{AckStatus, Message},
@@ -43,6 +45,8 @@ const MIN_WINDOW: usize = 16;
 pub(crate) struct Peer {
     pub(crate) up: bool,
     pub(crate) heard_ms: u64,
+    /// It was pinged and has not been heard of since then.
+    pub(crate) silent_since_ms: Option<u64>,
     pub(crate) compared: Compared,
     pub(crate) members_sent: (u64, u64),
     /// Which process speaks for it.
@@ -78,6 +82,7 @@ impl Peer {
         Self {
             up: false,
             heard_ms: 0,
+            silent_since_ms: None,
             compared: Compared::default(),
             members_sent: (0, 0),
             incarnation: 0,
@@ -229,9 +234,12 @@ impl Core {
     pub(super) fn ground(&mut self, id: NodeId) {
         let Some(peer) = self.peers.get_mut(&id) else { return };
         peer.debts.take_back();
-        for (_, flight) in std::mem::take(&mut peer.flights) {
-            self.owe(id, &flight.key);
+        let flights = std::mem::take(&mut peer.flights);
+        #[cfg(turbopump_mutations)]
+        if is_planted(Mutation::OwedForgotten) {
+            return;
         }
+        flights.values().for_each(|flight| self.owe(id, &flight.key));
     }
 
     /// Whether a version and its value go into one frame.
@@ -278,6 +286,10 @@ impl Core {
         }
         self.counters.copies_resent += again.len() as u64;
         again.into_iter().for_each(|message| self.send(id, message));
+        #[cfg(turbopump_mutations)]
+        if is_planted(Mutation::OwedForgotten) {
+            return;
+        }
         lost.iter().for_each(|flight| self.owe(id, &flight.key));
     }
 

@@ -13,6 +13,8 @@ use super::{
     Core,
     sync::{Ask, Range, Salted},
 };
+#[cfg(turbopump_mutations)]
+use crate::mutation::{Mutation, is_planted};
 use crate::{
     digest::{CHECK_BITS, PARTS, Stretch, Sum, check},
     model::{Key, Mirrors, NodeId},
@@ -133,11 +135,11 @@ impl Core {
         answers: &mut Answers,
     ) -> (usize, Vec<Range>) {
         let (sums, mut looked_at) = self.part_sums(peer, mirrors, stretch);
-        let parts = 0..PARTS;
-        #[cfg(turbopump_mutation = "range_cut_short")]
-        let parts = 0..PARTS - 1;
+        let parts = PARTS;
+        #[cfg(turbopump_mutations)]
+        let parts = parts - usize::from(is_planted(Mutation::RangeCutShort));
         let mut differing: Vec<usize> =
-            parts.filter(|&part| check(sums[part].sum, salt) != checks[part]).collect();
+            (0..parts).filter(|&part| check(sums[part].sum, salt) != checks[part]).collect();
         if !differing.is_empty() {
             // Where there is no room for all, it is not always the same ones that go short.
             let first = self.chance.below(differing.len() as u64) as usize;

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::{
     Core, Done, Found, Input, JobId, Now, OpId, Outcome, Output, ReadRequest, Request, Setup, Work,
-    WriteRequest, burial, membership, offer, ranges, transfer,
+    WriteRequest, burial, gossip, offer, ranges, transfer,
 };
 use crate::{
     config::Config,
@@ -382,6 +382,7 @@ fn what_is_counted_out_for_a_frame_fits_it() {
     let addrs = vec![([255_u16; 8], u16::MAX).into(); MAX_ADDRS];
     let member = Member::new("i".repeat(MAX_NODE_ID_BYTES).parse().unwrap(), addrs);
     let member = Member { generation: u32::MAX, revision: u64::MAX, weight: u16::MAX, ..member };
+    let members = (max - gossip::AROUND_BYTES) / gossip::entry_bytes(&member);
     let dot = Dot { actor: Actor(u64::MAX), counter: u64::MAX };
     let offered = Offered { hash: u64::MAX, check: u32::MAX, dot };
     let offers = (max - offer::AROUND_OFFER_BYTES) / OFFERED_BYTES;
@@ -394,7 +395,7 @@ fn what_is_counted_out_for_a_frame_fits_it() {
         Message::Want { salt, mirrors, bits, ranges: lists(20) },
         Message::Offer { tag: u64::MAX, versions: vec![offered; offers] },
         Message::OfferAck { tag: u64::MAX, answers: vec![Interest::Known; offers] },
-        Message::Members { entries: vec![member; max / membership::ENTRY_BYTES], reply: true },
+        Message::Members { entries: vec![member; members], reply: true },
         Message::Buried { round: u64::MAX, step: BurialStep::Bury, agreed: vec![true; graves.len()] },
         Message::Bury { round: u64::MAX, members: u64::MAX, step: BurialStep::Bury, graves },
         Message::Piece { tag: u64::MAX, offset: u64::MAX, bytes },

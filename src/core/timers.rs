@@ -5,6 +5,10 @@
 pub(crate) enum Timer {
     /// Ask the peers whether they are there, and dial those that are not.
     Heartbeat,
+    /// Ping peers that were silent for long.
+    Urge,
+    /// Publish the member list, which has changed.
+    Members,
     /// Send unacknowledged copies again.
     Retry,
     /// End operations whose time is up.
@@ -32,8 +36,10 @@ pub(crate) enum Timer {
 }
 
 impl Timer {
-    const ALL: [Self; 13] = [
+    const ALL: [Self; 15] = [
         Self::Heartbeat,
+        Self::Urge,
+        Self::Members,
         Self::Retry,
         Self::Operations,
         Self::Sync,

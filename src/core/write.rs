@@ -17,6 +17,8 @@ use bytes::Bytes;
 use super::{
     Core, OpId, Outcome, Output, Progress, Purpose, Work, WriteRequest, Written, operations::Operation,
 };
+#[cfg(turbopump_mutations)]
+use crate::mutation::{Mutation, is_planted};
 use crate::{
     config::Ack,
     core::index::Verdict,
@@ -254,8 +256,10 @@ impl Core {
             Verdict::Overtaken(by) => return self.await_store(by, waiter),
             Verdict::Known => return self.tell(waiter, AckStatus::Known),
         };
-        #[cfg(turbopump_mutation = "ack_before_store")]
-        self.tell(waiter, AckStatus::Stored);
+        #[cfg(turbopump_mutations)]
+        if is_planted(Mutation::AckBeforeStore) {
+            self.tell(waiter, AckStatus::Stored);
+        }
         self.disturb(key);
         self.index.begin(key, version.clone());
         self.handoff_begun(key, &version);
@@ -284,6 +288,7 @@ impl Core {
                 self.naming.forget(key, &known);
                 self.index.abort(key, dot);
                 self.handoff_dropped(key);
+                self.pay_unstored(key);
                 self.write_failed(dot, &error);
                 self.read_failed(dot);
                 self.notice(format!("storing a version of {key:?} failed: {error}"));
@@ -306,7 +311,10 @@ impl Core {
     pub(super) fn write_acknowledged(&mut self, node: NodeId, dot: Dot) {
         let Some(op) = self.writes.running.get(&dot).copied() else { return };
         let Some(WriteOperation::Running(running)) = self.operations.write(op) else { return };
-        if running.owners.contains(&node) && !running.acked.contains(&node) {
+        let is_news = !running.acked.contains(&node);
+        #[cfg(turbopump_mutations)]
+        let is_news = is_news || is_planted(Mutation::CopyCountedTwice);
+        if running.owners.contains(&node) && is_news {
             running.acked.push(node);
             if running.progress {
                 let progress = Progress { node, acked: running.acked.len(), owners: running.owners.len() };

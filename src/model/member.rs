@@ -13,6 +13,8 @@ use std::{
 use xxhash_rust::xxh3::Xxh3;
 
 use super::NodeId;
+#[cfg(turbopump_mutations)]
+use crate::mutation::{Mutation, is_planted};
 
 /// Addresses kept per member.
 pub const MAX_ADDRS: usize = 8;
@@ -70,6 +72,12 @@ impl Members {
     /// Takes in news of one member and says whether they changed anything: the greater entry wins.
     pub fn merge(&mut self, news: &Member) -> bool {
         match self.entries.get_mut(&news.id) {
+            #[cfg(turbopump_mutations)]
+            Some(known) if known.revision != news.revision && is_planted(Mutation::RemovalForgotten) => {
+                let is_later = known.revision < news.revision;
+                *known = if is_later { news.clone() } else { known.clone() };
+                is_later
+            }
             Some(known) if *known >= *news => false,
             Some(known) => {
                 *known = news.clone();
@@ -90,6 +98,16 @@ impl Members {
     /// Whether `id` belongs to the cluster.
     pub fn contains(&self, id: NodeId) -> bool {
         self.find(id).is_some_and(Member::is_present)
+    }
+
+    /// How many entries there are, removed ones included.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether there is no entry.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
     }
 
     /// All entries by id, removed ones included.

@@ -3,12 +3,22 @@
 //! A failing seed prints the command that replays it with every event.
 
 mod burials;
+mod detection;
+mod large;
+mod members;
+#[cfg(turbopump_mutations)]
 mod mutations;
 mod scenarios;
 
-use std::{env, time::Instant};
+use std::{
+    env,
+    num::NonZero,
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    thread,
+    time::Instant,
+};
 
-use turbopump::testing::simulation::{Options, run, run_once};
+use turbopump::testing::simulation::{Options, Totals, run, run_once};
 
 /// Seeds that every test run goes through.
 const FIXED_SEEDS: u64 = 200;
@@ -49,27 +59,39 @@ fn one_seed_gives_one_trace() {
 }
 
 /// Goal: find what the fixed seeds do not. Method: `TURBOPUMP_NEW_SEEDS` seeds from
-/// `TURBOPUMP_FIRST_SEED` on.
+/// `TURBOPUMP_FIRST_SEED` on, on as many threads as there are cores; each run has one.
 #[test]
 fn promises_hold_for_new_seeds() {
     let Some(count) = number("TURBOPUMP_NEW_SEEDS") else { return };
     let first = number("TURBOPUMP_FIRST_SEED").unwrap_or(1_000_000);
-    let (started, mut ms, mut failed) = (Instant::now(), 0, 0);
-    for seed in first..first + count {
-        match run(seed) {
-            Ok(report) => ms += report.ms,
-            Err(failure) => {
-                failed += 1;
-                println!("{failure}\n");
-                if number("TURBOPUMP_STOP_AT_FIRST").is_some() {
-                    break;
+    let stops = number("TURBOPUMP_STOP_AT_FIRST").is_some();
+    let (started, next, failed) = (Instant::now(), AtomicU64::new(first), AtomicU64::new(0));
+    let work = || {
+        let mut totals = Totals::default();
+        while !(stops && failed.load(Relaxed) > 0) {
+            let seed = next.fetch_add(1, Relaxed);
+            if seed >= first + count {
+                break;
+            }
+            match run(seed) {
+                Ok(report) => totals.add(&report),
+                Err(failure) => {
+                    failed.fetch_add(1, Relaxed);
+                    println!("{failure}\n");
                 }
             }
         }
-    }
-    let seconds = started.elapsed().as_secs_f64();
-    let (rate, hours) = (count as f64 / seconds, ms as f64 / 3_600_000.0);
-    println!("{count} seeds from {first} in {seconds:.1} s: {rate:.1} seeds/s, {hours:.1} simulated hours");
+        totals
+    };
+    let threads = thread::available_parallelism().map_or(1, NonZero::get);
+    let mut totals = Totals::default();
+    thread::scope(|scope| {
+        let running: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+        running.into_iter().for_each(|thread| totals.merge(&thread.join().unwrap()));
+    });
+    let (seconds, failed) = (started.elapsed().as_secs_f64(), failed.into_inner());
+    let rate = (totals.runs + failed) as f64 / seconds;
+    println!("seeds from {first} on {threads} threads in {seconds:.1} s: {rate:.1} seeds/s\n{totals}");
     assert_eq!(failed, 0, "failing seeds");
 }
 

@@ -1,50 +1,67 @@
 //! Bugs planted in the core, each of which the simulator has to find.
 //!
-//! A planted bug is a line behind `cfg(turbopump_mutation = "NAME")`. It is compiled in by a wrapper
-//! around the compiler that only this workspace's crates go through. That takes a minute or two, so
-//! it happens only where `TURBOPUMP_MUTATIONS` is set.
+//! A planted bug is a line behind `cfg(turbopump_mutations)` that asks whether it is the one. One build
+//! has all of them, and nothing but this test: `.ci/planted` is a wrapper around the compiler that only this
+//! workspace's crates go through.
+//!
+//! ```text
+//! RUSTC_WORKSPACE_WRAPPER=.ci/planted cargo test --release --all-features --test simulation -- planted
+//! ```
 
-use std::{env, fs, os::unix::fs::PermissionsExt, path::Path, process::Command};
+use std::{sync::Mutex, thread, time::Instant};
+
+use turbopump::testing::simulation::{Mutation, Options, Report, Violation, plant, run_once};
+
+/// How a planted bug is looked for.
+type Search = fn(u64) -> Result<Report, Violation>;
 
 /// Each planted bug, and in how many seeds it has to show.
-const MUTATIONS: [(&str, u64); 6] = [
-    ("ack_before_store", 50),
-    ("reused_dot", 50),
-    ("handoff_before_the_ack", 50),
-    ("handoff_of_stored_only", 300),
-    ("forgotten_sibling", 50),
-    ("range_cut_short", 100),
+const MUTATIONS: [(Mutation, u64, Search); 10] = [
+    (Mutation::AckBeforeStore, 50, as_drawn),
+    (Mutation::CopyCountedTwice, 50, as_drawn),
+    (Mutation::ReusedDot, 50, as_drawn),
+    (Mutation::HandoffBeforeTheAck, 50, as_drawn),
+    (Mutation::HandoffOfStoredOnly, 500, as_drawn),
+    (Mutation::ForgottenSibling, 50, as_drawn),
+    (Mutation::RangeCutShort, 100, as_drawn),
+    (Mutation::OwedForgotten, 50, super::scenarios::without_sync),
+    (Mutation::RemovalForgotten, 1, super::members::removal_meets_later_news),
+    (Mutation::TombstoneDroppedByAge, 100, as_drawn),
 ];
 
-/// Goal: a simulator that finds nothing is one that works. Method: plant bugs and see it fail.
+fn as_drawn(seed: u64) -> Result<Report, Violation> {
+    run_once(Options::draw(seed), false)
+}
+
+/// Goal: a simulator that finds nothing is one that works. Method: plant bugs and see it fail, and
+/// see that the same seeds pass without them.
 #[test]
 fn every_planted_bug_is_found() {
-    if env::var_os("TURBOPUMP_MUTATIONS").is_none() {
-        return;
-    }
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let folder = root.join("target/mutations");
-    fs::create_dir_all(&folder).unwrap();
-    for (name, seeds) in MUTATIONS {
-        let wrapper = folder.join(format!("{name}.sh"));
-        let script = format!("#!/bin/sh\nexec \"$@\" --cfg 'turbopump_mutation=\"{name}\"'\n");
-        fs::write(&wrapper, script).unwrap();
-        fs::set_permissions(&wrapper, fs::Permissions::from_mode(0o755)).unwrap();
-        let mut cargo = Command::new(env!("CARGO"));
-        cargo.args(["test", "--release", "--no-default-features", "--features", "testing"]);
-        cargo.args(["--test", "simulation", "--target-dir"]).arg(&folder);
-        cargo.env("RUSTC_WORKSPACE_WRAPPER", &wrapper).env_remove("TURBOPUMP_MUTATIONS").current_dir(root);
-        let built = cargo.arg("--no-run").status().unwrap();
-        assert!(built.success(), "{name} does not compile");
-        cargo.args(["--", "new_seeds", "--nocapture"]).env("TURBOPUMP_STOP_AT_FIRST", "1");
-        cargo.env("TURBOPUMP_NEW_SEEDS", seeds.to_string()).env("TURBOPUMP_FIRST_SEED", "0");
-        let mut run = Command::new(env!("CARGO"));
-        run.args(cargo.get_args().filter(|arg| *arg != "--no-run")).current_dir(root);
-        cargo.get_envs().filter_map(|(key, value)| Some((key, value?))).for_each(|(k, v)| _ = run.env(k, v));
-        let output = run.env_remove("TURBOPUMP_MUTATIONS").output().unwrap();
-        let text = String::from_utf8_lossy(&output.stdout);
-        let found = text.lines().find(|line| line.starts_with("seed "));
-        assert!(found.is_some(), "{name} was not found in {seeds} seeds:\n{text}");
-        println!("{name}: {}", found.unwrap_or_default().chars().take(160).collect::<String>());
-    }
+    let left = Mutex::new(MUTATIONS.to_vec());
+    let look = || {
+        let mut missed = Vec::new();
+        while let Some((mutation, seeds, search)) = { left.lock().unwrap().pop() } {
+            let started = Instant::now();
+            let shows = |seed| {
+                plant(Some(mutation));
+                let violation = search(seed).err();
+                plant(None);
+                // It has to be this bug that breaks the promise.
+                violation.filter(|_| search(seed).is_ok())
+            };
+            match (0..seeds).find_map(|seed| Some((seed, shows(seed)?))) {
+                Some((seed, Violation { promise, what })) => {
+                    let (what, ms) = (what.get(..100).unwrap_or(&what), started.elapsed().as_millis());
+                    println!("{mutation:?}: seed {seed}, after {ms} ms: {promise}: {what}");
+                }
+                None => missed.push(format!("{mutation:?} was not found in {seeds} seeds")),
+            }
+        }
+        missed
+    };
+    let missed: Vec<String> = thread::scope(|scope| {
+        let threads: Vec<_> = (0..2).map(|_| scope.spawn(look)).collect();
+        threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+    });
+    assert!(missed.is_empty(), "{missed:?}");
 }

@@ -11,7 +11,7 @@ use super::{
 use crate::{
     config::Ack,
     core::{Core, Done, Input, JobId, Now, OpId, Outcome, Output, Work},
-    model::{Dot, Key, Ledger, Member, MemberState, Members, MembersFile, Version},
+    model::{Dot, Key, Ledger, Members, Version},
     storage::Change,
     wire::{Message, SendRefused},
 };
@@ -65,8 +65,8 @@ impl World {
 
     pub(super) fn write_members(&mut self, n: usize) {
         let node = &mut self.nodes[n];
-        if let Some(text) = node.process.as_mut().and_then(|p| p.unwritten.take()) {
-            node.members_file = Some(text);
+        if let Some(members) = node.process.as_mut().and_then(|p| p.unwritten.take()) {
+            node.kept_members = Some(members);
         }
     }
 
@@ -246,7 +246,9 @@ impl World {
         if let Some(process) = &mut self.nodes[n].process {
             process.links.flush(&mut |to, frame| frames.push((to, frame)));
         }
+        self.traffic.frames += frames.len() as u64;
         for (to, frame) in frames {
+            self.traffic.bytes += frame.len() as u64;
             if frame.len() > self.options.max_frame_bytes {
                 self.fail("limits", format!("a frame of {} bytes", frame.len()));
             }
@@ -267,11 +269,7 @@ impl World {
             // Others have what it held: from now on it does not count.
             node.standing = Standing::Removed;
         }
-        let Some(this) = members.find(node.id).cloned() else { return };
-        let state = if this.is_present() { this.state } else { MemberState::Active };
-        let this = Member { state, ..this };
-        let peers = members.all().filter(|m| m.id != node.id).cloned().collect();
-        process.unwritten = Some(MembersFile { this, peers }.to_string());
+        process.unwritten = Some(members.clone());
         let number = process.number;
         self.schedule(at_us, Event::WriteMembers { node: n, process: number });
     }

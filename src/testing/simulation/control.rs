@@ -8,7 +8,8 @@ use super::{
 use crate::{
     config::{Ack, Read},
     core::{Input, OpId, Outcome, ReadRequest, Request, WatchId, WriteRequest},
-    model::{Digest, Dot, Key, Kind, Member, Mirrors},
+    model::{Digest, Dot, Key, Kind, Member, Members, Mirrors, NodeId},
+    wire::Refusal,
 };
 
 /// What a write hands back of what its client has read.
@@ -180,6 +181,27 @@ impl World {
         self.nodes[n].disk.of(key).iter().map(|kept| kept.version.dot).collect()
     }
 
+    /// The member list of a node, if it runs.
+    pub fn members(&self, n: usize) -> Option<&Members> {
+        self.nodes[n].process.as_ref().map(|process| process.core.members())
+    }
+
+    /// A node's name.
+    pub fn id(&self, n: usize) -> NodeId {
+        self.nodes[n].id
+    }
+
+    /// Whether a node has a link to another one, so that it counts it as up.
+    pub fn has_link(&self, n: usize, other: usize) -> bool {
+        self.nodes[n].process.as_ref().is_some_and(|process| process.links.is_up(self.nodes[other].id))
+    }
+
+    /// Whether a node was told by another one why that does not talk to it.
+    pub fn was_refused(&self, n: usize, reason: Refusal) -> bool {
+        let process = self.nodes[n].process.as_ref();
+        process.is_some_and(|process| process.links.counters().refused_by(reason) > 0)
+    }
+
     /// Whether a node owns a key, as it sees that itself.
     pub fn owns(&self, n: usize, key: &Key, mirrors: Mirrors) -> bool {
         let Some(process) = &self.nodes[n].process else { return false };
@@ -203,14 +225,22 @@ impl World {
 
 /// Hurting.
 impl World {
-    /// Ends a process without a word. Its disk keeps what was answered.
-    pub fn crash(&mut self, n: usize) {
+    /// Ends a process without a word, and without anybody noticing. Its disk keeps what was answered.
+    pub fn kill(&mut self, n: usize) {
         if self.nodes[n].process.take().is_none() {
             return;
         }
         self.trace.note(self.now_us, n, 13, || "crashes".into());
         self.nodes[n].disk.crash();
         self.note_applied(n);
+    }
+
+    /// The same, where the transports of the others may notice.
+    pub fn crash(&mut self, n: usize) {
+        if self.nodes[n].process.is_none() {
+            return;
+        }
+        self.kill(n);
         let addr = self.nodes[n].addr;
         // Some transports notice that a process is gone.
         if self.chance.percent(50) {
@@ -236,7 +266,7 @@ impl World {
             let others = self.nodes.iter().filter(|node| node.standing == Standing::Member);
             let others = others.map(|node| Member::new(node.id, vec![node.addr])).collect();
             self.nodes[n].introduced = others;
-            self.nodes[n].members_file = None;
+            self.nodes[n].kept_members = None;
         }
         self.note_disaster(n);
     }

@@ -43,6 +43,9 @@ mod world;
 
 pub use control::{Replaces, Write};
 pub use options::{Fault, Options};
-pub use run::{Failure, Report, run, run_once};
+pub use run::{Failure, Report, Totals, run, run_once};
 pub use trace::Trace;
-pub use world::{Violation, World};
+pub use world::{Traffic, Violation, World};
+
+#[cfg(turbopump_mutations)]
+pub use crate::mutation::{Mutation, plant};

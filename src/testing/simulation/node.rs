@@ -13,12 +13,15 @@ use super::{
 };
 use crate::{
     core::{Core, JobId, Now, Output},
-    model::{Key, Member, NodeId, Version},
+    model::{Key, Member, MemberState, Members, MembersFile, NodeId, Version},
     wire::Links,
 };
 
 /// When the simulation begins, on clocks that go right: milliseconds since 1970.
 const EPOCH_MS: i64 = 1_700_000_000_000;
+
+/// Where the first node listens, 10.0.0.1; the others follow.
+const FIRST_IP: u32 = 0x0a00_0001;
 
 /// How a node stands to the cluster.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -45,8 +48,8 @@ pub struct Node {
     pub disk: Disk,
     /// An older copy of the disk.
     pub backup: Option<Contents>,
-    /// The members file, as it was last written.
-    pub members_file: Option<String>,
+    /// The member list, as it was last written. See [`members_file`](Node::members_file).
+    pub kept_members: Option<Arc<Members>>,
     /// Members that it was told of on its command line.
     pub introduced: Vec<Member>,
     /// How far its wall clock is off, milliseconds.
@@ -80,7 +83,7 @@ pub struct Process {
     /// Versions that were given to the disk, by the work that this is.
     pub storing: BTreeMap<JobId, (Key, Arc<Version>)>,
     /// A members file that is not written yet.
-    pub unwritten: Option<String>,
+    pub unwritten: Option<Arc<Members>>,
 }
 
 /// A version that a process holds.
@@ -97,18 +100,28 @@ impl Node {
     pub fn new(number: usize, options: &Options, seed: u64, standing: Standing) -> Self {
         Self {
             id: format!("n{number}").parse().expect("allowed characters"),
-            addr: SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 0, 0, number as u8 + 1)), 1593),
+            addr: SocketAddr::new(IpAddr::V4(Ipv4Addr::from_bits(FIRST_IP + number as u32)), 1593),
             weight: 1,
             standing,
             disk: Disk::new(options, seed),
             backup: None,
-            members_file: None,
+            kept_members: None,
             introduced: Vec::new(),
             skew_ms: 0,
             paused_until_us: 0,
             processes: 0,
             process: None,
         }
+    }
+
+    /// The members file: made when somebody reads it, for the lists of large clusters are long.
+    pub fn members_file(&self) -> Option<String> {
+        let members = self.kept_members.as_ref()?;
+        let this = members.find(self.id)?;
+        let state = if this.is_present() { this.state } else { MemberState::Active };
+        let this = Member { state, ..this.clone() };
+        let peers = members.all().filter(|m| m.id != self.id).cloned().collect();
+        Some(MembersFile { this, peers }.to_string())
     }
 
     /// What its wall clock says.

@@ -64,6 +64,8 @@ pub struct Options {
     pub seed: u64,
     /// Nodes at the start.
     pub nodes: usize,
+    /// Others that each node is told of before it starts; 0: all.
+    pub acquaintances: usize,
     /// Nodes that may join later.
     pub spares: usize,
     /// Partitions of the cluster, a power of two.
@@ -76,6 +78,10 @@ pub struct Options {
     pub operations: u64,
     /// Mean pause between two operations, microseconds.
     pub operation_gap_us: u64,
+    /// Writes that delete, percent.
+    pub delete_percent: u64,
+    /// Writes that expire, percent.
+    pub ttl_percent: u64,
     /// Whether writes name mirrors of their own now and then.
     pub mixed_mirrors: bool,
     /// The longest value that is written, bytes.
@@ -112,12 +118,15 @@ impl Options {
         Self {
             seed,
             nodes,
+            acquaintances: 0,
             spares: 0,
             partitions: 16,
             everywhere: false,
             keys: 10,
             operations: 50,
             operation_gap_us: 20_000,
+            delete_percent: 30,
+            ttl_percent: 10,
             mixed_mirrors: false,
             max_value_bytes: 100,
             max_frame_bytes: 1_400,
@@ -176,12 +185,15 @@ impl Options {
         Self {
             seed,
             nodes: c.below(7) as usize + 1,
+            acquaintances: 0,
             spares: c.below(3) as usize,
             partitions: *c.pick(&[1, 4, 16, 64]),
             everywhere: c.percent(15),
             keys: *c.pick(&[1, 3, 10, 40, 150]),
             operations: c.below(250) + 20,
             operation_gap_us: *c.pick(&[500, 5_000, 30_000, 100_000]),
+            delete_percent: 30,
+            ttl_percent: 10,
             mixed_mirrors: c.percent(40),
             max_value_bytes: *c.pick(&[50, 500, 5_000, 30_000]),
             max_frame_bytes,
@@ -214,9 +226,12 @@ impl Options {
                 "drop" => self.drop_percent = number(),
                 "duplicate" => self.duplicate_percent = number(),
                 "late" => self.late_percent = number(),
+                "delete" => self.delete_percent = number(),
+                "ttl" => self.ttl_percent = number(),
                 "value" => self.max_value_bytes = number(),
                 "frame" => self.max_frame_bytes = number() as usize,
                 "mixed" => self.mixed_mirrors = number() != 0,
+                "sync" => self.config.active_sync = number() != 0,
                 "inline" => self.inline_disk = number() != 0,
                 "no" => self.faults.retain(|fault| format!("{fault:?}") != value),
                 _ => panic!("{word:?} is no adjustment"),

@@ -1,6 +1,7 @@
 //! A whole run from one seed, what it says of itself, and how a failing one is made smaller.
 
 use std::{
+    collections::BTreeMap,
     fmt,
     panic::{AssertUnwindSafe, catch_unwind},
 };
@@ -25,6 +26,56 @@ pub struct Report {
     pub messages: u64,
     /// Virtual milliseconds.
     pub ms: u64,
+    /// Nodes that were members at any time.
+    pub nodes: u64,
+    /// What was asked of them.
+    pub operations: u64,
+    /// How often each kind of fault struck; frames that were lost, repeated or late not counted.
+    pub faults: BTreeMap<Fault, u64>,
+}
+
+/// What many runs did, together.
+#[derive(Clone, Default, Debug)]
+pub struct Totals {
+    /// Runs.
+    pub runs: u64,
+    ms: u64,
+    nodes: u64,
+    operations: u64,
+    messages: u64,
+    faults: BTreeMap<Fault, u64>,
+}
+
+impl Totals {
+    /// Counts a run in.
+    pub fn add(&mut self, report: &Report) {
+        self.runs += 1;
+        self.ms += report.ms;
+        self.nodes += report.nodes;
+        self.operations += report.operations;
+        self.messages += report.messages;
+        report.faults.iter().for_each(|(fault, count)| *self.faults.entry(*fault).or_default() += count);
+    }
+
+    /// Counts others in.
+    pub fn merge(&mut self, other: &Self) {
+        self.runs += other.runs;
+        self.ms += other.ms;
+        self.nodes += other.nodes;
+        self.operations += other.operations;
+        self.messages += other.messages;
+        other.faults.iter().for_each(|(fault, count)| *self.faults.entry(*fault).or_default() += count);
+    }
+}
+
+impl fmt::Display for Totals {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { runs, ms, nodes, operations, messages, faults } = self;
+        let hours = *ms as f64 / 3_600_000.0;
+        write!(f, "{runs} runs, {hours:.1} simulated hours, {nodes} nodes, {operations} operations, ")?;
+        write!(f, "{messages} messages; faults:")?;
+        faults.iter().try_for_each(|(fault, count)| write!(f, " {fault:?} {count}"))
+    }
 }
 
 /// A promise that a run showed to be broken.
@@ -58,14 +109,23 @@ pub fn run_once(options: Options, printed: bool) -> Result<Report, Violation> {
         let mut world = if printed { World::printed(options) } else { World::new(options) };
         Workload::new(seed).run(&mut world);
         world.settle()?;
-        let (hash, events) = (world.trace().hash(), world.trace().events());
-        Ok(Report { hash, events, messages: world.messages(), ms: world.now_ms() })
+        Ok(world.report())
     };
     catch_unwind(AssertUnwindSafe(whole)).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<&str>().map(|s| s.to_string());
         let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
         Err(Violation { promise: "panic", what: text.unwrap_or_default() })
     })
+}
+
+impl World {
+    /// What happened so far, in numbers.
+    pub fn report(&self) -> Report {
+        let (hash, events) = (self.trace().hash(), self.trace().events());
+        let nodes = self.nodes.iter().filter(|node| node.processes > 0).count() as u64;
+        let (messages, operations, faults) = (self.traffic().messages, self.next_op - 1, self.faults.clone());
+        Report { hash, events, messages, ms: self.now_ms(), nodes, operations, faults }
+    }
 }
 
 /// Drops what is not needed to break the same promise, one thing after the other.

@@ -63,6 +63,7 @@ impl Workload {
             if rot_at <= world.now_us {
                 let n = self.rots.below(world.nodes.len() as u64) as usize;
                 world.rot(n, self.rots.next_u64());
+                *world.faults.entry(Fault::Rot).or_default() += 1;
                 rot_at = world.now_us + gap(&mut self.rots, world.options.fault_gap_us);
             }
             if fault_at <= world.now_us {
@@ -119,7 +120,7 @@ impl Workload {
             1..6 => 8 + chance.below(max.min(50)) as usize,
             _ => 8 + chance.below(max) as usize,
         };
-        let kind = if chance.percent(30) { Kind::Tombstone } else { Kind::Value };
+        let kind = if chance.percent(world.options.delete_percent) { Kind::Tombstone } else { Kind::Value };
         let mirrors = [Mirrors(1), Mirrors(2), Mirrors(4), Mirrors::ALL];
         Write {
             kind,
@@ -139,7 +140,7 @@ impl Workload {
                 Replaces::WhatTheClientRead,
                 Replaces::Nothing,
             ]),
-            ttl_ms: chance.percent(10).then(|| chance.below(5_000)),
+            ttl_ms: chance.percent(world.options.ttl_percent).then(|| chance.below(5_000)),
             timeout_ms: chance.percent(20).then(|| chance.below(1_000) + 1),
             client,
             ..Write::put(key, 0)
@@ -228,8 +229,9 @@ impl Workload {
                 world.move_to_port(n, self.ports);
                 world.start(n);
             }
-            _ => {}
+            _ => return,
         }
+        *world.faults.entry(fault).or_default() += 1;
     }
 
     fn cut(chance: &mut Seeded, world: &mut World, n: usize, other: usize) {

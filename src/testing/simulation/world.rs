@@ -12,7 +12,7 @@ use std::{
 use bytes::Bytes;
 
 use super::{
-    Options,
+    Fault, Options,
     disk::Kept,
     network::Network,
     node::{Node, Process, Standing},
@@ -28,6 +28,8 @@ use crate::{
 
 /// Events of a run; one that gets there goes round in circles.
 const MAX_EVENTS: u64 = 5_000_000;
+/// The same, where it is more, for each node of a cluster whose members all have links to each other.
+const MAX_EVENTS_PER_LINK: u64 = 500;
 
 /// A promise that was not kept.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -36,6 +38,17 @@ pub struct Violation {
     pub promise: &'static str,
     /// How.
     pub what: String,
+}
+
+/// What nodes said to each other.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Traffic {
+    /// Messages that were taken in.
+    pub messages: u64,
+    /// Frames that were sent.
+    pub frames: u64,
+    /// Their bytes, without the headers of whatever carries them.
+    pub bytes: u64,
 }
 
 /// Something that happens at a moment.
@@ -64,7 +77,8 @@ pub struct World {
     pub(super) next_watch: u64,
     pub(super) watches: BTreeSet<(usize, u64, WatchId)>,
     pub(super) former: BTreeMap<SocketAddr, usize>,
-    pub(super) messages: u64,
+    pub(super) traffic: Traffic,
+    pub(super) faults: BTreeMap<Fault, u64>,
     /// Disks that were lost or replaced, and members that were removed: how often, and which.
     pub(super) disasters: u64,
     pub(super) struck: BTreeSet<usize>,
@@ -94,9 +108,7 @@ impl World {
             let skew = chance.below(20_000) as i64 - 10_000;
             node.skew_ms = if options.skewed_clocks { skew } else { 0 };
         }
-        let entries: Vec<Member> =
-            nodes.iter().take(options.nodes).map(|n| Member::new(n.id, vec![n.addr])).collect();
-        nodes.iter_mut().take(options.nodes).for_each(|n| n.introduced = entries.clone());
+        introduce(&mut nodes[..options.nodes], options.acquaintances, &mut chance);
         let partitioner: Arc<dyn Partitioner> =
             if options.everywhere { Arc::new(Everywhere) } else { Arc::new(Ring) };
         let mut world = Self {
@@ -113,7 +125,8 @@ impl World {
             next_op: 1,
             next_watch: 1,
             watches: BTreeSet::new(),
-            messages: 0,
+            traffic: Traffic::default(),
+            faults: BTreeMap::new(),
             disasters: 0,
             struck: BTreeSet::new(),
             events: BTreeMap::new(),
@@ -137,13 +150,13 @@ impl World {
         node.paused_until_us = 0;
         let wall_ms = node.wall_ms(self.now_us);
         let (mut peers, mut generation, mut state) = (node.introduced.clone(), 0, MemberState::Active);
-        match node.members_file.as_ref().map(|text| text.parse::<MembersFile>()) {
+        match node.members_file().map(|text| text.parse::<MembersFile>()) {
             Some(Ok(file)) => {
                 (generation, state) = (file.this.generation, file.this.state);
                 peers.extend(file.peers);
             }
             Some(Err(error)) => {
-                let what = format!("node {n}'s file: {error}\n{:?}", node.members_file);
+                let what = format!("node {n}'s file: {error}\n{:?}", node.members_file());
                 return self.fail("membership", what);
             }
             None => {}
@@ -239,9 +252,9 @@ impl World {
         &self.trace
     }
 
-    /// Messages that the nodes took in so far.
-    pub fn messages(&self) -> u64 {
-        self.messages
+    /// What went over the network so far.
+    pub fn traffic(&self) -> Traffic {
+        self.traffic
     }
 
     /// The first promise that was broken.
@@ -259,8 +272,9 @@ impl World {
             let (_, event) = self.events.pop_first().expect("just seen");
             self.now_us = self.now_us.max(at_us);
             self.happen(event);
-            if self.trace.events() > MAX_EVENTS {
-                self.fail("limits", format!("{MAX_EVENTS} events and no end"));
+            let max_events = MAX_EVENTS.max(MAX_EVENTS_PER_LINK * (self.nodes.len() as u64).pow(2));
+            if self.trace.events() > max_events {
+                self.fail("limits", format!("{max_events} events and no end"));
             }
         }
     }
@@ -285,8 +299,8 @@ impl World {
 
     fn happen(&mut self, event: Event) {
         let (n, process) = match &event {
-            Event::Frame { to, .. } => match self.nodes.iter().position(|node| node.addr == *to) {
-                Some(n) => (n, None),
+            Event::Frame { to, .. } => match self.former.get(to).filter(|n| self.nodes[**n].addr == *to) {
+                Some(&n) => (n, None),
                 None => return,
             },
             Event::Closed { node, .. } => (*node, None),
@@ -334,7 +348,7 @@ impl World {
                 LinkEvent::Up { peer, incarnation, .. } => self.feed(n, Input::LinkUp { peer, incarnation }),
                 LinkEvent::Down { peer } => self.feed(n, Input::LinkDown { peer }),
                 LinkEvent::Message { peer, message } => {
-                    self.messages += 1;
+                    self.traffic.messages += 1;
                     self.hear(n, &message);
                     self.trace.note(self.now_us, n, 3, || format!("<- {peer} {message:?}"));
                     self.feed(n, Input::Message { from: peer, message });
@@ -346,6 +360,22 @@ impl World {
                     self.trace.note(self.now_us, n, 5, || format!("refused by {addr}: {reason}"));
                 }
             }
+        }
+    }
+}
+
+/// Tells nodes of each other: all, or in a circle and across it until each knows about so many.
+fn introduce(nodes: &mut [Node], acquaintances: usize, chance: &mut Seeded) {
+    let entries: Vec<Member> = nodes.iter().map(|n| Member::new(n.id, vec![n.addr])).collect();
+    let count = nodes.len();
+    if acquaintances == 0 {
+        return nodes.iter_mut().for_each(|n| n.introduced = entries.clone());
+    }
+    for n in 0..count {
+        let across = (2..acquaintances).step_by(2).map(|_| chance.below(count as u64) as usize);
+        for other in across.chain([(n + 1) % count]).filter(|other| *other != n) {
+            nodes[n].introduced.push(entries[other].clone());
+            nodes[other].introduced.push(entries[n].clone());
         }
     }
 }

@@ -31,6 +31,10 @@ pub fn check(world: &World) -> Result<(), String> {
 
 /// Whether every node's digests are those of its disk: each is asked as a peer would ask.
 pub fn digests_fit(world: &mut World) -> Result<(), String> {
+    if !world.options.config.active_sync {
+        // Then nobody answers.
+        return Ok(());
+    }
     let there: Vec<usize> = world.there().collect();
     for &n in &there {
         for &m in there.iter().filter(|m| **m != n) {

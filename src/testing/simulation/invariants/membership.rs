@@ -19,7 +19,8 @@ pub fn check(world: &World) -> Result<(), String> {
             }
         }
         let members: Vec<_> = process.core.members().present().map(|m| m.id).collect();
-        let expected: Vec<_> = there.iter().map(|m| world.nodes[*m].id).collect();
+        let mut expected: Vec<_> = there.iter().map(|m| world.nodes[*m].id).collect();
+        expected.sort_unstable();
         if members != expected {
             return Err(format!("node {n} counts {members:?} as members, {expected:?} are"));
         }
