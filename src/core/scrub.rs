@@ -231,7 +231,9 @@ impl Core {
     /// it may have it damaged.
     fn fetch_whole(&mut self, key: &Key, version: Arc<Version>) {
         self.counters.damage_found += 1;
-        let owners = self.placement.owners(key.hash64(), version.mirrors).filter(|id| self.is_up(*id));
+        // Who owns the key by a sibling with more mirrors holds all of them.
+        let mirrors = self.index.mirrors(key).unwrap_or(version.mirrors);
+        let owners = self.placement.owners(key.hash64(), mirrors).filter(|id| self.is_up(*id));
         let mut owners: Vec<NodeId> = owners.collect();
         if owners.is_empty() {
             return self.tell_damage(key, "no other owner is there");

@@ -109,7 +109,7 @@ impl Pair {
                 pair.cost.differing_bytes += bytes_of(&key, &newer);
                 versions[place] = Some(newer);
                 // Of three that differ, one is old on the other side and two are not there.
-                if left % 3 != 0 {
+                if !left.is_multiple_of(3) {
                     versions[1 - place] = None;
                 }
                 for (side, version) in pair.sides.iter_mut().zip(&versions) {

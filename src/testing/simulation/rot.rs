@@ -2,7 +2,8 @@
 //!
 //! Only what another member has whole is damaged, since nothing else can be mended. Whoever has that
 //! whole copy may lose it before the damage is found: then, once the faults are over, what was
-//! damaged is whole again, as from a backup.
+//! damaged is whole again, as from a backup. So is what lies on a disk though its process has let go
+//! of it: a removal that failed. The process can only read it again, and does.
 
 use super::{disk::Kept, node::Standing, world::World};
 use crate::model::{Dot, Key};
@@ -40,7 +41,10 @@ impl World {
             };
             let damaged: Vec<(Key, Dot)> = self.nodes[n].disk.written().flat_map(damaged).collect();
             for (key, dot) in damaged {
-                if self.nodes[n].standing != Standing::Member || !self.is_whole_elsewhere(n, &key, dot) {
+                let process = self.nodes[n].process.as_ref();
+                let is_left = process.is_some_and(|process| !process.holds(&key).contains(&dot));
+                let is_member = self.nodes[n].standing == Standing::Member;
+                if is_left || !is_member || !self.is_whole_elsewhere(n, &key, dot) {
                     self.nodes[n].disk.unrot(&key, dot);
                 }
             }
