@@ -30,7 +30,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Core, Timer, outbox::Peer};
+use super::{Core, Timer};
 use crate::{
     model::{Key, NodeId},
     wire::{BurialStep, HashedKey, MAX_GRAVES_PER_MESSAGE, Message},
@@ -118,19 +118,13 @@ impl Core {
         if round.step != step || agreed.len() != round.graves.len() || !round.waiting.remove(&from) {
             return;
         }
-        let mut lacking = Vec::new();
-        for (i, agreed) in agreed.iter().enumerate().filter(|(_, agreed)| !**agreed) {
-            round.agreed[i] = *agreed;
-            lacking.push(round.graves[i].1.clone());
+        for (all, agrees) in round.agreed.iter_mut().zip(agreed) {
+            *all &= agrees;
         }
         let is_complete = round.waiting.is_empty();
-        if !lacking.is_empty() {
+        if agreed.contains(&false) {
+            // What it holds instead is given to the owners, or told to it by them, anyway.
             self.burial.blockers.insert(from);
-        }
-        // What it has may be what the trace is there against: it is given that, unless it is being
-        // given something anyway.
-        if step == BurialStep::Quiet && self.peers.get(&from).is_some_and(Peer::is_idle) {
-            lacking.iter().for_each(|key| self.owe(from, key));
         }
         if is_complete {
             self.next_step(number);
