@@ -251,6 +251,7 @@ impl NodeBuilder {
             partitioner: self.partitioner,
             partitions: self.partitions,
             config: self.config.clone(),
+            incarnation: at.wall_ms,
             seed,
             max_message_bytes: max_frame_bytes - FRAME_HEADER_BYTES,
         });

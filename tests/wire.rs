@@ -155,13 +155,14 @@ fn steps() -> impl Strategy<Value = BurialStep> {
 
 fn vitals() -> impl Strategy<Value = Vitals> {
     let stamps = || (any::<u32>(), numbers()).prop_map(|(generation, number)| Stamp { generation, number });
-    (any::<u64>(), numbers(), numbers(), stamps(), stamps(), any::<bool>()).prop_map(
-        |(members, floor, floor_heard, stamp, stamp_kept, doubts)| Vitals {
+    (any::<u64>(), numbers(), numbers(), stamps(), stamps(), numbers(), any::<bool>()).prop_map(
+        |(members, floor, floor_heard, stamp, stamp_kept, run_kept, doubts)| Vitals {
             members,
             floor,
             floor_heard,
             stamp,
             stamp_kept,
+            run_kept,
             doubts,
         },
     )
@@ -650,6 +651,7 @@ fn golden_bytes() {
         floor_heard: 5,
         stamp: Stamp { generation: 0, number: 7 },
         stamp_kept: Stamp { generation: 6, number: 10 },
+        run_kept: 11,
         doubts: true,
     };
     let graves = vec![HashedKey { hash: 2, digest: 3 }];
@@ -677,8 +679,8 @@ fn golden_bytes() {
             Message::Piece { tag: 42, offset: 65_536, bytes: Some(Bytes::from_static(b"abc")) },
             "94072ace00010000c403616263",
         ),
-        (Message::Ping { sequence: 200, vitals }, "9308ccc898cf0102030405060708cd012c050007060ac3"),
-        (Message::Pong { sequence: 200, vitals: Vitals::default() }, "9309ccc89800000000000000c2"),
+        (Message::Ping { sequence: 200, vitals }, "9308ccc899cf0102030405060708cd012c050007060a0bc3"),
+        (Message::Pong { sequence: 200, vitals: Vitals::default() }, "9309ccc8990000000000000000c2"),
         (
             Message::Members { entries: vec![member], reply: true },
             "930a9196a26e310101cd012c0292c4067f0000010639c41200000000000000000000000000000001\

@@ -61,14 +61,6 @@ impl Core {
         self.timers.set_earlier(Timer::Doubt, since_ms);
     }
 
-    /// Notes all that is here as doubtful.
-    pub(super) fn doubt_all(&mut self) {
-        for version in self.index.everything().filter(|v| !self.naming.named(v.dot)) {
-            let last = self.books.wanted.doubted.entry(version.dot.actor).or_default();
-            *last = version.dot.counter.max(*last);
-        }
-    }
-
     /// Owners changed: others may know.
     pub(super) fn doubt_anew(&mut self) {
         if self.doubt.active {

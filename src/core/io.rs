@@ -189,6 +189,8 @@ pub struct Setup {
     pub partitions: PartitionCount,
     /// How to behave.
     pub config: Config,
+    /// Which process of its node this is: as its hellos say.
+    pub incarnation: u64,
     /// Determines everything that is left to chance.
     pub seed: u64,
     /// The longest message that goes into one frame, in bytes. Values that would make one longer

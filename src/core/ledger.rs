@@ -15,19 +15,30 @@
 //! A node that learns so takes a stamp above the one that is remembered, has it say that it doubts
 //! what it holds, and looks through that ([`doubt`](super::doubt)).
 //!
+//! Between the restore and the moment when it is found out, processes may have come and gone on that
+//! store, and acknowledged writes. So each notes at its start what it found, until all others agree that
+//! the store is the latest: what the first of them after the one that the others remember did not
+//! find has come in since, and is beyond doubt.
+//!
 //! Invariants: the stamp that peers are told is in the store; a peer whose stamp was not heard since
 //! its link came up, or is below what is kept of it, gives this node no versions.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use bytes::Bytes;
 
 use super::{Core, Purpose, Work};
 use crate::{
-    model::{Actor, Context, Digest, Dot, Kind, Ledger, Mirrors, NodeId, Record, Stamp, Version},
+    model::{Actor, Context, Digest, Dot, Kept, Kind, Ledger, Mirrors, NodeId, Record, Run, Stamp, Version},
     storage::Change,
     wire::{Message, Vitals},
 };
+
+/// Processes on a store that was not confirmed yet of which it is kept what they began with.
+const MAX_RUNS: usize = 8;
 
 /// See the [module](self).
 #[derive(Debug, Default)]
@@ -64,6 +75,12 @@ impl Core {
     }
 
     pub(super) fn start_ledger(&mut self) {
+        let held = self.everything_held();
+        self.books.wanted.runs.push(Run { id: self.incarnation, held });
+        if self.books.wanted.runs.len() > MAX_RUNS {
+            self.books.wanted.runs.remove(1);
+        }
+        self.write_ledger();
         if !self.books.records.is_empty() && !self.books.is_read {
             self.notice("the ledger in the store can't be read: it counts as lost".into());
         }
@@ -97,12 +114,14 @@ impl Core {
         let Some(peer) = self.peers.get(&to) else { return Vitals::default() };
         // Numbers are given out one after the other: a copy that is yet to be sent gets a higher one.
         let floor = peer.first_flight().unwrap_or(self.next_id + 1);
+        let kept = self.books.stored.kept.get(&to).copied().unwrap_or_default();
         Vitals {
             members,
             floor,
             floor_heard: peer.floor,
             stamp: self.books.stored.stamp,
-            stamp_kept: self.books.stored.kept.get(&to).copied().unwrap_or_default(),
+            stamp_kept: kept.stamp,
+            run_kept: kept.run,
             doubts: self.books.wanted.doubts,
         }
     }
@@ -115,14 +134,15 @@ impl Core {
         peer.floor_heard = peer.floor_heard.max(theirs.floor_heard);
         peer.stamp = peer.stamp.max(Some(theirs.stamp));
         peer.stamp_kept = theirs.stamp_kept;
+        let run = peer.incarnation;
         peer.doubts = theirs.doubts;
         let kept = self.books.wanted.kept.get(&from).copied().unwrap_or_default();
-        if theirs.stamp > kept && theirs.stamp >= self.needed_stamp(from) {
-            self.books.wanted.kept.insert(from, theirs.stamp);
+        if theirs.stamp > kept.stamp && theirs.stamp >= self.needed_stamp(from) {
+            self.books.wanted.kept.insert(from, Kept { stamp: theirs.stamp, run });
             self.write_ledger();
         }
         if theirs.stamp_kept > self.books.wanted.stamp {
-            self.fall_behind(theirs.stamp_kept);
+            self.fall_behind(theirs.stamp_kept, theirs.run_kept);
         } else {
             self.books.agreed.insert(from);
             self.confirm_store();
@@ -187,7 +207,7 @@ impl Core {
     pub(super) fn check_generation(&mut self) {
         let generation = self.members.find(self.me).map_or(0, |m| m.generation);
         if generation > self.books.wanted.stamp.generation {
-            self.fall_behind(Stamp { generation, number: 0 });
+            self.fall_behind(Stamp { generation, number: 0 }, u64::MAX);
         }
     }
 
@@ -204,17 +224,30 @@ impl Core {
     fn confirm_store(&mut self) {
         if !self.books.confirmed && self.others().all(|id| self.books.agreed.contains(&id)) {
             self.books.confirmed = true;
+            self.books.wanted.runs.clear();
             self.raise_stamp();
         }
+    }
+
+    /// What is here, except what this process named: of whom, and up to which counter.
+    fn everything_held(&self) -> BTreeMap<Actor, u64> {
+        let mut held = BTreeMap::new();
+        for version in self.index.everything().filter(|v| !self.naming.named(v.dot)) {
+            let last: &mut u64 = held.entry(version.dot.actor).or_default();
+            *last = version.dot.counter.max(*last);
+        }
+        held
     }
 
     fn needed_stamp(&self, id: NodeId) -> Stamp {
         let generation = self.members.find(id).map_or(0, |m| m.generation);
         let kept = self.books.wanted.kept.get(&id).copied().unwrap_or_default();
-        kept.max(Stamp { generation, number: 0 })
+        kept.stamp.max(Stamp { generation, number: 0 })
     }
 
-    fn fall_behind(&mut self, remembered: Stamp) {
+    /// The store is behind what is remembered of it, which the process `run` told. What it held when
+    /// the first process after that one began is in doubt; what came in since then is not.
+    fn fall_behind(&mut self, remembered: Stamp, run: u64) {
         let kind = if self.index.keys() + self.index.tombstones() == 0 { "empty" } else { "an older copy" };
         self.notice(format!(
             "the store of this node is {kind}: it was lost or restored. What it holds is checked with the others"
@@ -223,7 +256,12 @@ impl Core {
         let stamp = Stamp { number: remembered.number + 1, ..remembered };
         self.books.wanted.stamp = stamp;
         self.books.wanted.doubts = true;
-        self.doubt_all();
+        let runs = &self.books.wanted.runs;
+        let held = runs.iter().find(|r| r.id > run).map(|r| r.held.clone());
+        for (actor, counter) in held.unwrap_or_else(|| self.everything_held()) {
+            let last = self.books.wanted.doubted.entry(actor).or_default();
+            *last = counter.max(*last);
+        }
         self.write_ledger();
         self.begin_doubt();
     }

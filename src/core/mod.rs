@@ -97,6 +97,7 @@ enum Purpose {
 #[derive(Debug)]
 pub struct Core {
     me: NodeId,
+    incarnation: u64,
     config: Config,
     partitioner: Arc<dyn Partitioner>,
     partitions: PartitionCount,
@@ -157,6 +158,7 @@ impl Core {
         };
         Self {
             me: this.id,
+            incarnation: setup.incarnation,
             index: Index::new(setup.partitions, setup.partitioner.everywhere()),
             leftovers: Vec::new(),
             next_id: chance.next_u64() >> 16,

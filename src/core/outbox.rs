@@ -50,7 +50,7 @@ pub(crate) struct Peer {
     pub(crate) compared: Compared,
     pub(crate) members_sent: (u64, u64),
     /// Which process speaks for it.
-    incarnation: u64,
+    pub(super) incarnation: u64,
     /// None of its `Write`s with a lower tag counts any more.
     pub(crate) floor: u64,
     /// The highest floor of ours that it has heard.

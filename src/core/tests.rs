@@ -40,6 +40,7 @@ impl Bench {
             partitioner: Arc::new(Ring),
             partitions: PartitionCount::default(),
             config,
+            incarnation: 1,
             seed: 1,
             max_message_bytes: 60_000,
         });

@@ -6,7 +6,9 @@
 //! stamp 0 7
 //! doubts
 //! doubted 00c0ffee00c0ffee 40
-//! kept alpha 0 5
+//! run 1700000000000
+//! held 00c0ffee00c0ffee 44
+//! kept alpha 0 5 1600000000000
 //! ```
 //!
 //! It lies in the store, as the value of a key that no client can name ([`Ledger::key`]), because
@@ -30,8 +32,29 @@ pub struct Ledger {
     pub doubts: bool,
     /// Of whom, and up to which counter: all that the copy held.
     pub doubted: BTreeMap<Actor, u64>,
+    /// The processes that ran on this store since all other nodes agreed that it is the latest, oldest
+    /// first.
+    pub runs: Vec<Run>,
     /// How far the stores of other nodes have come.
-    pub kept: BTreeMap<NodeId, Stamp>,
+    pub kept: BTreeMap<NodeId, Kept>,
+}
+
+/// A process that began on a store of which it was not known whether it is the latest.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Run {
+    /// Its incarnation.
+    pub id: u64,
+    /// What the store held then: of whom, and up to which counter.
+    pub held: BTreeMap<Actor, u64>,
+}
+
+/// How far the store of another node had come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Kept {
+    /// Its stamp.
+    pub stamp: Stamp,
+    /// The process that said so: its incarnation.
+    pub run: u64,
 }
 
 /// A text that is no ledger.
@@ -80,9 +103,19 @@ impl FromStr for Ledger {
                     let actor = actor.parse().map_err(|_| fail())?;
                     ledger.doubted.insert(actor, counter.parse().map_err(|_| fail())?);
                 }
-                ["kept", id, generation, number] => {
+                ["run", id] => {
                     let id = id.parse().map_err(|_| fail())?;
-                    ledger.kept.insert(id, stamp(generation, number).ok_or_else(fail)?);
+                    ledger.runs.push(Run { id, ..Run::default() });
+                }
+                ["held", actor, counter] => {
+                    let held = &mut ledger.runs.last_mut().ok_or_else(fail)?.held;
+                    let actor = actor.parse().map_err(|_| fail())?;
+                    held.insert(actor, counter.parse().map_err(|_| fail())?);
+                }
+                ["kept", id, generation, number, run] => {
+                    let id = id.parse().map_err(|_| fail())?;
+                    let stamp = stamp(generation, number).ok_or_else(fail)?;
+                    ledger.kept.insert(id, Kept { stamp, run: run.parse().map_err(|_| fail())? });
                 }
                 _ => return Err(fail()),
             }
@@ -93,7 +126,7 @@ impl FromStr for Ledger {
 
 impl fmt::Display for Ledger {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { sequence, stamp, doubts, doubted, kept } = self;
+        let Self { sequence, stamp, doubts, doubted, runs, kept } = self;
         writeln!(f, "{FIRST_LINE}\nsequence {sequence}")?;
         writeln!(f, "stamp {} {}", stamp.generation, stamp.number)?;
         if *doubts {
@@ -102,8 +135,14 @@ impl fmt::Display for Ledger {
         for (actor, counter) in doubted {
             writeln!(f, "doubted {actor:?} {counter}")?;
         }
-        for (id, stamp) in kept {
-            writeln!(f, "kept {id} {} {}", stamp.generation, stamp.number)?;
+        for Run { id, held } in runs {
+            writeln!(f, "run {id}")?;
+            for (actor, counter) in held {
+                writeln!(f, "held {actor:?} {counter}")?;
+            }
+        }
+        for (id, Kept { stamp, run }) in kept {
+            writeln!(f, "kept {id} {} {} {run}", stamp.generation, stamp.number)?;
         }
         Ok(())
     }
@@ -118,7 +157,10 @@ mod tests {
         let mut ledger = Ledger { sequence: 3, doubts: true, ..Ledger::default() };
         ledger.stamp = Stamp { generation: 1, number: 9 };
         ledger.doubted.insert(Actor(7), 12);
-        ledger.kept.insert("b".parse().unwrap(), Stamp { generation: 0, number: u64::MAX });
+        ledger.runs.push(Run { id: 3, held: [(Actor(8), 9)].into() });
+        ledger.runs.push(Run { id: 4, ..Run::default() });
+        let stamp = Stamp { generation: 0, number: u64::MAX };
+        ledger.kept.insert("b".parse().unwrap(), Kept { stamp, run: 12 });
         assert_eq!(ledger.to_string().parse(), Ok(ledger));
         assert_eq!(Ledger::default().to_string().parse(), Ok(Ledger::default()));
     }
@@ -129,7 +171,8 @@ mod tests {
             ("", 1),
             ("turbopump ledger 2\n", 1),
             ("turbopump ledger 1\nstamp 0\n", 2),
-            ("turbopump ledger 1\nsequence 1\nkept a/b 0 1\n", 3),
+            ("turbopump ledger 1\nsequence 1\nkept a/b 0 1 1\n", 3),
+            ("turbopump ledger 1\nheld 00c0ffee00c0ffee 1\n", 2),
         ] {
             assert_eq!(text.parse::<Ledger>(), Err(LedgerError(line)), "{text:?}");
         }

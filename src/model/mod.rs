@@ -17,7 +17,7 @@ mod version;
 
 pub use context::{Context, ContextError, MAX_RANGES_PER_ACTOR};
 pub use key::{Key, KeyError, MAX_KEY_BYTES};
-pub use ledger::{Ledger, LedgerError};
+pub use ledger::{Kept, Ledger, LedgerError, Run};
 pub use member::{MAX_ADDRS, Member, MemberState, Members};
 pub use members_file::{MembersFile, MembersFileError};
 pub use node_id::{MAX_NODE_ID_BYTES, NodeId, NodeIdError};

@@ -189,7 +189,7 @@ impl Message {
             Self::Fetch { key, .. } => 50 + key.as_str().len(),
             Self::Piece { bytes, .. } => 20 + value_len_hint(len(bytes)),
             Self::WriteAck { .. } | Self::Bye => 20,
-            Self::Ping { .. } | Self::Pong { .. } => 80,
+            Self::Ping { .. } | Self::Pong { .. } => 90,
             Self::Members { entries, .. } => {
                 10 + entries.iter().map(|m| 60 + 20 * m.addrs.len()).sum::<usize>()
             }

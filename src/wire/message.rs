@@ -99,6 +99,8 @@ pub struct Vitals {
     pub stamp: Stamp,
     /// The highest mark of the receiver's store that the sender's store remembers.
     pub stamp_kept: Stamp,
+    /// The process of the receiver, by its incarnation, that told of that mark.
+    pub run_kept: u64,
     /// The sender's store is an older copy of itself, and it has not looked through it yet.
     pub doubts: bool,
 }

@@ -248,26 +248,27 @@ pub(super) fn decode_hashed_keys(
     Ok(packed::<HASHED_KEY_BYTES>(r, field, limit)?.map(split).collect())
 }
 
-/// `[members, floor, floor heard, generation, stamp, generation kept, stamp kept, doubts]`
+/// `[members, floor, floor heard, generation, stamp, generation kept, stamp kept, run kept, doubts]`
 pub(super) fn encode_vitals(vitals: &Vitals, out: &mut Vec<u8>) {
-    let Vitals { members, floor, floor_heard, stamp, stamp_kept, doubts } = *vitals;
-    put_array(out, 8);
+    let Vitals { members, floor, floor_heard, stamp, stamp_kept, run_kept, doubts } = *vitals;
+    put_array(out, 9);
     [members, floor, floor_heard].into_iter().for_each(|number| put_uint(out, number));
     for stamp in [stamp, stamp_kept] {
         put_uint(out, stamp.generation.into());
         put_uint(out, stamp.number);
     }
+    put_uint(out, run_kept);
     put_bool(out, doubts);
 }
 
 pub(super) fn decode_vitals(r: &mut Reader<'_>) -> Result<Vitals, DecodeError> {
-    let later = r.fields("vitals", 8)?;
+    let later = r.fields("vitals", 9)?;
     let (members, floor, floor_heard) = (r.uint("members")?, r.uint("floor")?, r.uint("floor_heard")?);
     let mut stamp = || Ok(Stamp { generation: r.small("generation")?, number: r.uint("number")? });
     let (stamp, stamp_kept) = (stamp()?, stamp()?);
-    let doubts = r.flag("doubts")?;
+    let (run_kept, doubts) = (r.uint("run_kept")?, r.flag("doubts")?);
     r.skip(later)?;
-    Ok(Vitals { members, floor, floor_heard, stamp, stamp_kept, doubts })
+    Ok(Vitals { members, floor, floor_heard, stamp, stamp_kept, run_kept, doubts })
 }
 
 pub(super) fn encode_step(step: BurialStep) -> u64 {

@@ -82,6 +82,7 @@ impl Pair {
     pub fn new(keys: u64, differing: u64) -> Self {
         let id = |name: &str| -> NodeId { name.parse().expect("an id") };
         let setup = |i: usize| Setup {
+            incarnation: 1,
             this: Member::new(id(NAMES[i]), vec![]),
             peers: vec![Member::new(id(NAMES[1 - i]), vec![])],
             partitioner: Arc::new(Ring),

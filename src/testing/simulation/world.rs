@@ -184,6 +184,7 @@ impl World {
             partitioner: self.partitioner.clone(),
             partitions,
             config: self.options.config.clone(),
+            incarnation: wall_ms,
             seed,
             max_message_bytes: max_frame_bytes - FRAME_HEADER_BYTES,
         });
