@@ -1,6 +1,12 @@
 //! The cluster under faults, in virtual time: fixed seeds, fresh seeds, long runs.
 //!
-//! A failing seed prints the command that replays it with every event.
+//! A failing seed prints the command that replays it with every event. A long run, which tells what it
+//! covered:
+//!
+//! ```text
+//! TURBOPUMP_NEW_SEEDS=10000 TURBOPUMP_FIRST_SEED=1000000 \
+//!     cargo test --release --all-features --test simulation -- --nocapture new_seeds
+//! ```
 
 mod burials;
 mod detection;
