@@ -57,10 +57,22 @@ pub struct Config {
     pub max_operation_bytes: u64,
     /// Watches and waits at once, each. Default 10,000.
     pub max_watches: usize,
-    /// How often each peer is asked whether it is there. Default 500 ms, 10 ms to 1 min.
+    /// How often peers are asked whether they are there. Default 500 ms, 10 ms to 1 min. In a cluster of
+    /// more than 31 nodes, 30 peers in turn each time.
     pub ping_interval: Duration,
-    /// Silence after which a peer counts as down. Default 3 s: six lost pings in a row, which at
-    /// 20 % loss each way happens to one link about once a day. More than `ping_interval`.
+    /// Silence after which a peer counts as down. Default 3 s, more than `ping_interval`. Who has been
+    /// silent for half of it is asked four times as often, so that losses alone do not get that far.
+    ///
+    /// At the defaults, in the simulator, with that many of all frames lost each way; a dead node is
+    /// down for all others after 3.5 s at the latest, whatever is lost:
+    ///
+    /// | Nodes | Node-hours | 0 % | 5 % | 20 % | 40 % |
+    /// |---|---|---|---|---|---|
+    /// | 3 | 30 each | 0 mistakes | 0 | 0 | 0 |
+    /// | 10 | 10 each | 0 | 0 | 0 | 1 |
+    ///
+    /// In a cluster of more than 31 nodes a dead one is noticed by those who speak to it just as soon,
+    /// and by others when they ask it in turn: nodes / 30 intervals later, 17 s for 1,000 nodes.
     pub down_after: Duration,
     /// First pause before an unacknowledged copy is sent again; doubles up to 32 times that.
     /// Default 200 ms, 10 ms to 10 s.

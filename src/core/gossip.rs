@@ -6,6 +6,10 @@
 //! and pongs carry a digest of the published list: where it differs, something got lost, and the
 //! full lists are exchanged and merged.
 //!
+//! 1,000 simulated nodes that know six others each know all within 1.1 s of virtual time, at 580 KB per
+//! node; 100 removals are everywhere within 1.1 s. At rest each takes in 121 messages a second and
+//! sends 7 KB, frames only (`tests/simulation/large.rs`).
+//!
 //! Limits, all but the first in large clusters only: one full list per peer and `RESEND_MS`,
 //! `MAX_LISTS_PER_BEAT` full lists in a ping interval, one publication per `SETTLE_MS`, since placing
 //! keys anew takes long where there are many nodes.

@@ -67,8 +67,6 @@ use self::{
     sync::Salted,
     timers::{Timer, Timers},
 };
-#[cfg(turbopump_mutations)]
-use crate::mutation::{Mutation, is_planted};
 use crate::{
     config::Config,
     model::{Dot, Key, Ledger, Members, NodeId, Seeded, Version},
@@ -152,10 +150,7 @@ impl Core {
         let placement = Arc::new(Placement::new(&*setup.partitioner, &members, setup.partitions));
         let naming = Naming::new(chance.next_u64());
         #[cfg(turbopump_mutations)]
-        let naming = match is_planted(Mutation::ReusedDot) {
-            true => Naming::new(this.id.as_str().bytes().map(u64::from).sum()),
-            false => naming,
-        };
+        let naming = naming.or_reused(this.id);
         Self {
             me: this.id,
             incarnation: setup.incarnation,

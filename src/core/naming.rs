@@ -53,6 +53,15 @@ impl Naming {
         dot.actor == self.actor || self.former.contains(&dot.actor)
     }
 
+    /// Where that bug is planted: names as a process of this node before gave them.
+    #[cfg(turbopump_mutations)]
+    pub(crate) fn or_reused(self, id: crate::model::NodeId) -> Self {
+        match crate::mutation::is_planted(crate::mutation::Mutation::ReusedDot) {
+            true => Self::new(id.as_str().bytes().map(u64::from).sum()),
+            false => self,
+        }
+    }
+
     /// A version of `key` is about to leave the index without one that covers it.
     pub(crate) fn forget(&mut self, key: &Key, known: &Context) {
         let floor = &mut self.floors[Self::bucket(key)];

@@ -198,6 +198,8 @@ impl Core {
         let Some(peer) = self.peers.get_mut(&to) else { return };
         // A peer that was removed and added again in between does not count it.
         peer.loading = peer.loading.saturating_sub(1);
+        // There is room for the next one, even if nothing comes of this one.
+        self.indebted.insert(to);
         let records = match result {
             Ok(records) => records,
             Err(error) => {

@@ -175,9 +175,7 @@ impl Core {
             let Some(peer) = self.peers.get(id) else { return false };
             !peer.up && peer.compared.answered_ms.is_none_or(|at_ms| at_ms < since_ms)
         };
-        read.found.is_empty()
-            && self.now.mono_ms < since_ms + NEW_MS
-            && read.owners.iter().any(|id| is_unknown(id))
+        read.found.is_empty() && self.now.mono_ms < since_ms + NEW_MS && read.owners.iter().any(is_unknown)
     }
 
     /// What this node has stored of a key; values to be filled in by whoever reads storage.
