@@ -36,6 +36,15 @@ const MAX_WANTED_KEYS: usize = 4_096;
 pub(super) const AROUND_OFFER_BYTES: usize = 32;
 /// Pause before that is offered again which was on its way to the peer's storage.
 const COMING_PAUSE_MS: u64 = 200;
+/// For how long one who was told that a version is wanted from him is waited for, before it is wanted
+/// from others too.
+const PROMISED_MS: u64 = 400;
+/// Versions that are waited for; past it some are sent twice.
+const MAX_PROMISED: usize = 65_536;
+
+/// Versions that peers were told to send, by the names that they gave them: whom, and until when.
+#[derive(Debug, Default)]
+pub(crate) struct Promised(BTreeMap<(u64, Dot), (NodeId, u64)>);
 
 /// The names of keys of which a peer lacks something, or may, by how far they have come.
 #[derive(Debug, Default)]
@@ -111,7 +120,7 @@ impl Core {
     pub(super) fn on_offer(&mut self, from: NodeId, tag: u64, versions: &[Offered]) {
         let answers = match self.is_disk_busy() {
             true => Vec::new(),
-            false => versions.iter().map(|offered| self.interest(from, tag, offered)).collect(),
+            false => versions.iter().map(|offered| self.wish(from, tag, offered)).collect(),
         };
         self.send(from, Message::OfferAck { tag, answers });
     }
@@ -175,6 +184,33 @@ impl Core {
             self.timers.set_earlier(Timer::Retry, due_ms);
         }
         again.into_iter().for_each(|(tag, versions)| self.send_offer(id, tag, &versions));
+    }
+
+    /// What this node says to an offer: of two peers that offer the same only one is to send it.
+    fn wish(&mut self, from: NodeId, tag: u64, offered: &Offered) -> Interest {
+        let interest = self.interest(from, tag, offered);
+        if interest != Interest::Wanted {
+            return interest;
+        }
+        let (name, now_ms) = ((offered.hash, offered.dot), self.now.mono_ms);
+        let promised = &mut self.promised.0;
+        if promised.get(&name).is_some_and(|(by, until_ms)| *by != from && *until_ms > now_ms) {
+            return Interest::Coming;
+        }
+        if promised.len() >= MAX_PROMISED {
+            promised.retain(|_, (_, until_ms)| *until_ms > now_ms);
+        }
+        if promised.len() < MAX_PROMISED {
+            promised.insert(name, (from, now_ms + PROMISED_MS));
+        }
+        Interest::Wanted
+    }
+
+    /// It came.
+    pub(super) fn promise_kept(&mut self, key: &Key, dot: Dot) {
+        if !self.promised.0.is_empty() {
+            self.promised.0.remove(&(key.hash64(), dot));
+        }
     }
 
     /// Whether this node lacks a version.

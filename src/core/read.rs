@@ -32,7 +32,7 @@ use crate::{
 };
 
 /// How long a node that owns other keys than before, or has just started, does not say of a key that it
-/// is nowhere while another owner of it can't be asked.
+/// is nowhere while it has not met another owner of it: a read waits that long.
 const NEW_MS: u64 = 10_000;
 /// Patience with one owner before `One` asks the next one as well.
 const HEDGE_MS: u64 = 100;
@@ -42,6 +42,8 @@ const HEDGE_MS: u64 = 100;
 pub(crate) struct Reads {
     asked: BTreeMap<u64, OpId>,
     fetching: BTreeMap<Dot, Vec<OpId>>,
+    /// These wait for an owner that this node has not met yet.
+    parked: Vec<OpId>,
 }
 
 impl Reads {
@@ -153,11 +155,14 @@ impl Core {
         }
         let mine = usize::from(!silent && operation.owners.contains(&self.me));
         let up = mine + operation.to_ask.len();
-        let too_new = self.is_too_new_to_tell(&operation);
-        if up < operation.needed() || too_new || (operation.to_ask.is_empty() && !operation.suffices()) {
+        if operation.to_ask.is_empty() && self.is_too_new_to_tell(&operation) {
+            self.reads.parked.push(op);
+            self.timers.set_earlier(Timer::Await, self.now.mono_ms + HEDGE_MS);
+            return self.keep(op, Operation::Read(Box::new(operation)), timeout_ms);
+        }
+        if up < operation.needed() || (operation.to_ask.is_empty() && !operation.suffices()) {
             self.counters.reads_failed += 1;
-            let needed = operation.needed().max(if too_new { up + 1 } else { 0 });
-            let error = ReadError::Unavailable { needed, up };
+            let error = ReadError::Unavailable { needed: operation.needed(), up };
             return self.finish(op, outcome(waited, Err(error)));
         }
         if operation.is_answered() || operation.is_exhausted() {
@@ -275,6 +280,12 @@ impl Core {
 
     /// Where an answer is late: asks the next owner, or the same ones again.
     pub(super) fn hedge_reads(&mut self) {
+        for op in std::mem::take(&mut self.reads.parked) {
+            let left_ms = self.operations.left_ms(op, self.now.mono_ms);
+            if let Some(Operation::Read(read)) = self.operations.remove(op) {
+                self.read_again(op, *read, left_ms);
+            }
+        }
         let now_ms = self.now.mono_ms;
         let late: BTreeSet<OpId> = self.reads.asked.values().copied().collect();
         for op in late {

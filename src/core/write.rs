@@ -261,6 +261,7 @@ impl Core {
             self.tell(waiter, AckStatus::Stored);
         }
         self.disturb(key);
+        self.promise_kept(key, dot);
         self.index.begin(key, version.clone());
         self.handoff_begun(key, &version);
         self.writes.storing.insert(dot, vec![waiter]);
