@@ -157,6 +157,5 @@ fn over_udp_a_cluster_at_rest_costs_little() {
 
 #[test]
 fn over_udt_a_cluster_at_rest_costs_little() {
-    // Each burst, were it one ping, is followed by five full packets of padding.
     rest_costs_little(UDT, 5_000.0);
 }
