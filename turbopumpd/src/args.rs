@@ -91,6 +91,10 @@ pub struct Args {
     #[arg(long, value_name = "MS", env = "TURBOPUMP_BURY_AFTER", default_value_t = 60_000)]
     pub bury_after: u64,
 
+    /// Pause after each stored value that is checked for damage, in milliseconds; 0 checks none
+    #[arg(long, value_name = "MS", env = "TURBOPUMP_SCRUB_INTERVAL", default_value_t = 100)]
+    pub scrub_interval: u64,
+
     /// Test only: a write stays here until sync spreads it
     #[arg(long, env = "TURBOPUMP_NO_WRITE_CHAINING", value_parser = BoolishValueParser::new())]
     pub no_write_chaining: bool,

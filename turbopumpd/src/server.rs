@@ -199,6 +199,7 @@ fn start_node(args: &Args) -> Result<Node, String> {
         max_value_bytes: args.max_value,
         sync_interval: Duration::from_millis(args.sync_interval),
         bury_after: Duration::from_millis(args.bury_after),
+        scrub_interval: Duration::from_millis(args.scrub_interval),
         write_chaining: !args.no_write_chaining,
         active_sync: !args.no_active_sync,
         ..Config::default()
