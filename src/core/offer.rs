@@ -228,7 +228,7 @@ impl Core {
             return match () {
                 () if replaced && !hears => Interest::Wanted,
                 // What is here may be dropped: it is no reason to drop it elsewhere.
-                () if self.is_doubted(&key) => Interest::Coming,
+                () if self.is_doubted(&key) || self.is_unsure(&key) => Interest::Coming,
                 () => Interest::Known,
             };
         }

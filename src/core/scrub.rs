@@ -213,9 +213,10 @@ impl Core {
     fn found_damaged(&mut self, key: &Key) {
         let versions: Vec<Arc<Version>> =
             self.index.stored(key).filter(|v| !Self::is_bare(v)).cloned().collect();
-        match versions.len() {
-            0 => self.scrub_later(0),
-            1 => self.read_elsewhere(key),
+        // A read ends with the first owner that has something: an empty sibling would do.
+        match (versions.len(), self.index.stored(key).count()) {
+            (0, _) => self.scrub_later(0),
+            (1, 1) => self.read_elsewhere(key),
             _ => self.read_next(key.clone(), versions, Some(false), 0),
         }
     }

@@ -4,7 +4,8 @@
 //! A change that failed was made or was not. So the key is read again, until that works; what is
 //! there and unknown to the index goes the way of every version that arrives, unless something known
 //! replaced it; what is known and not there is given up, for others to give it back. Meanwhile
-//! this node does not agree to bury anything with that hash.
+//! this node does not agree to bury anything with that hash, and does not tell anybody that it has
+//! what they have: they might drop it.
 //!
 //! Limits: `MAX_UNSURE` keys; past it no key is sure until the next start.
 
@@ -67,6 +68,11 @@ impl Core {
         }
         self.unsure.failed.insert((key.hash64(), key.clone()));
         self.timers.set_earlier(Timer::Check, self.now.mono_ms + CHECK_MS);
+    }
+
+    /// Whether a change of this key failed: what counts as stored may not be there, and the other way round.
+    pub(super) fn is_unsure(&self, key: &Key) -> bool {
+        !self.unsure.failed.is_empty() && self.unsure.failed.contains(&(key.hash64(), key.clone()))
     }
 
     /// Whether storage holds of the keys with this hash what the index says.

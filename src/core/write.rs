@@ -220,6 +220,7 @@ impl Core {
             return;
         }
         let status = match self.judge(&key, &version) {
+            Verdict::Known if self.is_unsure(&key) => AckStatus::Busy,
             Verdict::Known => {
                 self.tell_narrowed(from, &key, &version);
                 AckStatus::Known
