@@ -146,7 +146,7 @@ fn interest() -> impl Strategy<Value = Interest> {
 
 fn statuses() -> impl Strategy<Value = AckStatus> {
     use AckStatus::*;
-    prop::sample::select(vec![Stored, Known, Fetching, Busy, Failed])
+    prop::sample::select(vec![Stored, Known, Held, Fetching, Busy, Failed])
 }
 
 fn steps() -> impl Strategy<Value = BurialStep> {

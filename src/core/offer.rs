@@ -229,6 +229,7 @@ impl Core {
                 () if replaced && !hears => Interest::Wanted,
                 // What is here may be dropped: it is no reason to drop it elsewhere.
                 () if self.is_doubted(&key) || self.is_unsure(&key) => Interest::Coming,
+                () if self.holds_for_others(&key, dot) => Interest::Coming,
                 () => Interest::Known,
             };
         }

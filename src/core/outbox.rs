@@ -177,7 +177,12 @@ impl Core {
             AckStatus::Failed => peer.paused_until_ms = now_ms + FAILED_PAUSE_MS,
             _ => peer.window = (peer.window + 1).min(self.config.max_flights_per_peer),
         }
-        if matches!(status, AckStatus::Busy | AckStatus::Failed) {
+        if status == AckStatus::Held {
+            // It counts for who wrote it; who holds it for others goes on giving it away.
+            self.write_acknowledged(from, flight.version.dot);
+            self.read_acknowledged(from, &flight.key, flight.version.dot);
+            self.pay(from);
+        } else if matches!(status, AckStatus::Busy | AckStatus::Failed) {
             let until = peer.paused_until_ms;
             self.owe(from, &flight.key);
             self.timers.set_earlier(Timer::Retry, until);

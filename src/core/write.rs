@@ -220,10 +220,9 @@ impl Core {
             return;
         }
         let status = match self.judge(&key, &version) {
-            Verdict::Known if self.is_unsure(&key) => AckStatus::Busy,
             Verdict::Known => {
                 self.tell_narrowed(from, &key, &version);
-                AckStatus::Known
+                self.known_status(&key, version.dot)
             }
             Verdict::Pending => return self.await_store(version.dot, Waiter::Peer(from, tag)),
             Verdict::Overtaken(by) => return self.await_store(by, Waiter::Peer(from, tag)),
@@ -255,7 +254,7 @@ impl Core {
             Verdict::New(replaces) => replaces,
             Verdict::Pending => return self.await_store(dot, waiter),
             Verdict::Overtaken(by) => return self.await_store(by, waiter),
-            Verdict::Known => return self.tell(waiter, AckStatus::Known),
+            Verdict::Known => return self.tell(waiter, self.known_status(key, dot)),
         };
         #[cfg(turbopump_mutations)]
         if is_planted(Mutation::AckBeforeStore) {
@@ -340,6 +339,23 @@ impl Core {
             self.counters.writes_unknown += 1;
             self.finish(op, Outcome::Written(Err(WriteError::Storage(error.to_string()))));
         }
+    }
+
+    /// What to say of a version that is here, or was replaced by something that is. Two nodes that do not
+    /// agree yet on who owns a key may each hold it for the other: neither is to drop its copy because
+    /// the other one has it.
+    fn known_status(&self, key: &Key, dot: Dot) -> AckStatus {
+        match () {
+            () if self.is_unsure(key) => AckStatus::Busy,
+            () if self.holds_for_others(key, dot) => AckStatus::Held,
+            () => AckStatus::Known,
+        }
+    }
+
+    /// Whether this node has stored a version that it is about to give away.
+    pub(super) fn holds_for_others(&self, key: &Key, dot: Dot) -> bool {
+        let is_owner = self.index.mirrors(key).is_some_and(|mirrors| self.owns(self.me, key, mirrors));
+        !is_owner && self.index.find(key, dot).is_some()
     }
 
     /// A peer that owns a version owns nothing of what replaced it on fewer mirrors, so sync does

@@ -20,6 +20,8 @@ pub enum AckStatus {
     Stored,
     /// It was there already, or something that replaced it.
     Known,
+    /// It was there already, but for others: it is no reason to drop it elsewhere.
+    Held,
     /// A long value is being fetched; `Stored` follows.
     Fetching,
     /// Too much to do; offer it again later.

@@ -132,6 +132,7 @@ pub(super) fn encode_status(status: AckStatus) -> u64 {
     match status {
         AckStatus::Stored => 0,
         AckStatus::Known => 1,
+        AckStatus::Held => 5,
         AckStatus::Fetching => 2,
         AckStatus::Busy => 3,
         AckStatus::Failed => 4,
@@ -142,6 +143,7 @@ pub(super) fn decode_status(r: &mut Reader<'_>) -> Result<AckStatus, DecodeError
     Ok(match r.uint("status")? {
         0 => AckStatus::Stored,
         1 => AckStatus::Known,
+        5 => AckStatus::Held,
         2 => AckStatus::Fetching,
         3 => AckStatus::Busy,
         4 => AckStatus::Failed,
