@@ -24,7 +24,7 @@ const MUTATIONS: [(Mutation, u64, Search); 10] = [
     (Mutation::HandoffOfStoredOnly, 500, as_drawn),
     (Mutation::ForgottenSibling, 50, as_drawn),
     (Mutation::RangeCutShort, 100, as_drawn),
-    (Mutation::OwedForgotten, 50, super::scenarios::without_sync),
+    (Mutation::OwedForgotten, 200, super::scenarios::without_sync),
     (Mutation::RemovalForgotten, 1, super::members::removal_meets_later_news),
     (Mutation::TombstoneDroppedByAge, 100, as_drawn),
 ];
