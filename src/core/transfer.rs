@@ -156,6 +156,12 @@ impl Core {
                 let rest = piece.len - bytes.len();
                 (piece.len, piece.staging) = (bytes.len(), true);
                 self.transfers.tags.remove(&tag);
+                // It is there, and slow: what else it was asked for is soon asked for again.
+                let soon_ms = self.now.mono_ms + PIECE_MS;
+                for piece in transfer.pieces.values_mut().filter(|p| !p.staging && p.tries > 1) {
+                    (piece.tries, piece.due_ms) = (1, piece.due_ms.min(soon_ms));
+                }
+                self.timers.set_earlier(Timer::Transfer, soon_ms);
                 let (key, stage) = (transfer.key.clone(), transfer.stage);
                 if rest > 0 {
                     // The source's messages are shorter than ours.
