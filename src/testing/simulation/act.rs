@@ -163,6 +163,11 @@ impl World {
         let is_dead = |dot: &Dot| self.oracle.find(*dot).is_some_and(|k| !k.version.is_live(wall_ms));
         let dead: Vec<Dot> = dots.iter().copied().filter(is_dead).collect();
         let buried = self.oracle.closure(dead);
+        for dot in &buried {
+            if let Some(known) = self.oracle.find_mut(*dot) {
+                known.fading = true;
+            }
+        }
         for dot in self.oracle.closure(dots.iter().copied()) {
             if self.is_held(dot) {
                 continue;

@@ -87,6 +87,8 @@ pub struct Known {
     pub excused: bool,
     /// It was deleted or has expired, and so was what replaced it: no trace has to be left.
     pub buried: bool,
+    /// Some node has dropped it as deleted or expired: others are about to.
+    pub fading: bool,
 }
 
 /// See the [module](self).
@@ -157,9 +159,9 @@ impl Oracle {
         }
     }
 
-    /// Whether a write and what replaced it are gone for good.
+    /// Whether a write and what replaced it are gone for good, or about to be.
     pub fn is_buried(&self, dot: Dot) -> bool {
-        self.find(dot).is_some_and(|known| known.buried)
+        self.find(dot).is_some_and(|known| known.buried || known.fading)
     }
 
     /// How many writes the most written key has seen.
@@ -272,6 +274,7 @@ impl Oracle {
             by_quorum: false,
             excused: false,
             buried: false,
+            fading: false,
         };
         self.versions.insert(dot, known);
         self.keys.entry(key.clone()).or_default().push(dot);
