@@ -116,7 +116,7 @@ fn options_come_from_the_environment_too() {
         .env("TURBOPUMP_UDP", "1")
         .env("TURBOPUMP_HOME", folder.path());
     let mut child = command.stdout(std::process::Stdio::null()).spawn().unwrap();
-    until("it listens", PATIENCE, || path.exists());
+    until("it listens", PATIENCE, || std::os::unix::net::UnixStream::connect(&path).is_ok());
     let status = Client::unix(&path).get("/status").json();
     let _ = child.kill();
     let _ = child.wait();
