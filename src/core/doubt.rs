@@ -174,10 +174,7 @@ impl Core {
             return;
         }
         self.counters.ghosts_dropped += ghosts.len() as u64;
-        let known = self.index.context(key);
-        self.naming.forget(key, &known);
-        ghosts.iter().for_each(|dot| self.index.abort(key, *dot));
-        self.remove(key, ghosts);
+        self.drop_versions(key, ghosts);
     }
 
     fn stop_asking(&mut self, key: &Key) {

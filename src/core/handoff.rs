@@ -176,6 +176,14 @@ impl Core {
         keys.iter().for_each(|key| _ = self.drop_copies(key));
     }
 
+    /// Lets go of stored versions of a key, here and in storage.
+    pub(super) fn drop_versions(&mut self, key: &Key, dots: Vec<Dot>) {
+        let known = self.index.context(key);
+        self.naming.forget(key, &known);
+        dots.iter().for_each(|dot| self.index.abort(key, *dot));
+        self.remove(key, dots);
+    }
+
     pub(super) fn drop_copies(&mut self, key: &Key) -> usize {
         let known = self.index.context(key);
         self.naming.forget(key, &known);

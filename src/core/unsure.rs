@@ -120,10 +120,7 @@ impl Core {
             self.index.stored(key).map(|v| v.dot).filter(|dot| !kept.contains(dot)).collect();
         if !gone.is_empty() {
             self.notice(format!("storage has lost versions of {key:?}: {gone:?}"));
-            let known = self.index.context(key);
-            self.naming.forget(key, &known);
-            gone.iter().for_each(|dot| self.index.abort(key, *dot));
-            self.remove(key, gone);
+            self.drop_versions(key, gone);
         }
     }
 
