@@ -244,13 +244,14 @@ impl NodeBuilder {
             placement: self.partitioner.kind().into(),
         };
         let max_frame_bytes = transport.max_frame_bytes();
+        let down_after = Some(self.config.down_after(transport.patience()));
         let links = Links::new(local, max_frame_bytes, seed ^ 1);
         let mut core = Core::new(Setup {
             this,
             peers,
             partitioner: self.partitioner,
             partitions: self.partitions,
-            config: self.config.clone(),
+            config: Config { down_after, ..self.config.clone() },
             incarnation: at.wall_ms,
             seed,
             max_message_bytes: max_frame_bytes - FRAME_HEADER_BYTES,

@@ -36,6 +36,9 @@ pub enum Read {
 /// The longest value that any node takes, in bytes: what [`Config::max_value_bytes`] may be at most.
 pub(crate) const MAX_VALUE_BYTES: u64 = 1 << 30;
 
+/// The patience of a transport that names none.
+pub(crate) const USUAL_PATIENCE: Duration = Duration::from_secs(3);
+
 /// How a node behaves. `Config::default()` suits a cluster of a few to some tens of nodes.
 ///
 /// Durations are counted in whole milliseconds. A value out of bounds is refused at start by
@@ -60,10 +63,12 @@ pub struct Config {
     /// How often peers are asked whether they are there. Default 500 ms, 10 ms to 1 min. In a cluster of
     /// more than 31 nodes, 30 peers in turn each time.
     pub ping_interval: Duration,
-    /// Silence after which a peer counts as down. Default 3 s, more than `ping_interval`. Who has been
-    /// silent for half of it is asked four times as often, so that losses alone do not get that far.
+    /// Silence after which a peer counts as down, longer than `ping_interval`. Default: what the
+    /// transport takes for longer than losses alone can make it
+    /// ([`Transport::patience`](crate::transport::Transport::patience): 3 s, over UDT 10 s), and four
+    /// times `ping_interval` at least. Who has been silent for half of it is asked four times as often.
     ///
-    /// At the defaults, in the simulator, with that many of all frames lost each way; a dead node is
+    /// At 3 s, in the simulator, with that many of all frames lost each way; a dead node is
     /// down for all others after 3.5 s at the latest, whatever is lost:
     ///
     /// | Nodes | Node-hours | 0 % | 5 % | 20 % | 40 % |
@@ -73,7 +78,7 @@ pub struct Config {
     ///
     /// In a cluster of more than 31 nodes a dead one is noticed by those who speak to it just as soon,
     /// and by others when they ask it in turn: nodes / 30 intervals later, 17 s for 1,000 nodes.
-    pub down_after: Duration,
+    pub down_after: Option<Duration>,
     /// First pause before an unacknowledged copy is sent again; doubles up to 32 times that.
     /// Default 200 ms, 10 ms to 10 s.
     pub retry_interval: Duration,
@@ -116,7 +121,7 @@ impl Default for Config {
             max_operation_bytes: 256 << 20,
             max_watches: 10_000,
             ping_interval: Duration::from_millis(500),
-            down_after: Duration::from_secs(3),
+            down_after: None,
             retry_interval: Duration::from_millis(200),
             max_flights_per_peer: 1_024,
             max_owed_per_peer: 100_000,
@@ -133,6 +138,11 @@ impl Default for Config {
 }
 
 impl Config {
+    /// The silence after which a peer counts as down, over a transport of such patience.
+    pub(crate) fn down_after(&self, patience: Duration) -> Duration {
+        self.down_after.unwrap_or_else(|| patience.max(self.ping_interval * 4))
+    }
+
     /// Says which setting is out of its bounds, if one is.
     pub(crate) fn check(&self) -> Result<(), String> {
         let ms = Duration::from_millis;
@@ -144,7 +154,7 @@ impl Config {
         };
         within("operation_timeout", self.operation_timeout, ms(1), ms(3_600_000))?;
         within("ping_interval", self.ping_interval, ms(10), ms(60_000))?;
-        within("down_after", self.down_after, self.ping_interval + ms(1), ms(3_600_000))?;
+        within("down_after", self.down_after(Duration::ZERO), self.ping_interval + ms(1), ms(3_600_000))?;
         within("retry_interval", self.retry_interval, ms(10), ms(10_000))?;
         within("bury_after", self.bury_after, ms(0), Duration::from_secs(366 * 86_400))?;
         within("sync_interval", self.sync_interval, ms(10), ms(3_600_000))?;

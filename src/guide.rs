@@ -196,7 +196,7 @@
 //! # When nodes or networks fail
 //!
 //! Every peer is pinged every 500 ms ([`ping_interval`](crate::Config::ping_interval)), and any
-//! message is a sign of life. A peer that was silent for 3 s ([`down_after`](crate::Config::down_after))
+//! message is a sign of life. A peer that was silent for 3 s, over UDT 10 s ([`down_after`](crate::Config::down_after)),
 //! counts as down; one that stops in order says goodbye and is down at once. Peers that are down are
 //! dialled again at each ping. Being down changes nothing about who owns what: copies for the peer
 //! are owed, and given when it is back. Only [`remove_member`](crate::Node::remove_member) moves

@@ -22,7 +22,7 @@ use std::{
 };
 
 use super::{Core, Output, Timer, outbox::Peer};
-use crate::{model::NodeId, wire::Message};
+use crate::{config::USUAL_PATIENCE, model::NodeId, wire::Message};
 
 /// Peers pinged in turn in one interval. Up to that many are all pinged every time.
 pub(crate) const MAX_PROBES_PER_BEAT: usize = 30;
@@ -91,9 +91,13 @@ impl Core {
     /// Pings those that may be down soon, more often than others.
     pub(super) fn urge(&mut self) {
         self.hang_up_on_the_silent();
-        let urged = self.silent_for(self.config.down_after.as_millis() as u64 / 2);
+        let urged = self.silent_for(self.down_after_ms() / 2);
         urged.into_iter().for_each(|id| self.ping(id));
         self.plan_urging();
+    }
+
+    fn down_after_ms(&self) -> u64 {
+        self.config.down_after(USUAL_PATIENCE).as_millis() as u64
     }
 
     /// How long it takes until all peers that are up have been pinged.
@@ -130,7 +134,7 @@ impl Core {
     }
 
     fn hang_up_on_the_silent(&mut self) {
-        for id in self.silent_for(self.config.down_after.as_millis() as u64) {
+        for id in self.silent_for(self.down_after_ms()) {
             self.out.push(Output::HangUp { peer: id });
             self.link_down(id);
         }
@@ -139,7 +143,7 @@ impl Core {
     /// Urging begins once half of the time that a peer may be silent is over.
     fn plan_urging(&mut self) {
         let interval_ms = self.config.ping_interval.as_millis() as u64;
-        let half_ms = self.config.down_after.as_millis() as u64 / 2;
+        let half_ms = self.down_after_ms() / 2;
         if !self.silent_for(half_ms.saturating_sub(interval_ms).max(1)).is_empty() {
             self.timers.set_earlier(Timer::Urge, self.now.mono_ms + (interval_ms / URGES_PER_BEAT).max(1));
         }

@@ -24,6 +24,8 @@ use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 use bytes::Bytes;
 use mio::{Registry, Token, Waker};
 
+use crate::config::USUAL_PATIENCE;
+
 /// Every transport takes frames of at least this many bytes: what any IPv6 path carries, and room
 /// enough for every message that can't be split.
 pub const MIN_MAX_FRAME_BYTES: usize = 1_200;
@@ -101,6 +103,12 @@ pub trait Transport: Send {
     /// As [`send`](Self::send).
     fn send_later(&mut self, to: SocketAddr, frame: Bytes) -> Result<(), SendError> {
         self.send(to, frame)
+    }
+
+    /// For how long nothing may be heard of a peer that is alive, where much is lost on the way. The
+    /// default of [`Config::down_after`](crate::Config::down_after). Fixed after `start`.
+    fn patience(&self) -> Duration {
+        USUAL_PATIENCE
     }
 
     /// Called when the loop's queues to all peers have run empty for now: the moment to push out

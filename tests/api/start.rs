@@ -24,7 +24,7 @@ fn a_setting_out_of_its_bounds_is_named() {
     let wrong = [
         ("operation_timeout", Config { operation_timeout: Duration::ZERO, ..default() }),
         ("ping_interval", Config { ping_interval: ms(1), ..default() }),
-        ("down_after", Config { down_after: default().ping_interval, ..default() }),
+        ("down_after", Config { down_after: Some(default().ping_interval), ..default() }),
         ("retry_interval", Config { retry_interval: ms(1), ..default() }),
         ("sync_interval", Config { sync_interval: ms(1), ..default() }),
         ("max_operations", Config { max_operations: 0, ..default() }),

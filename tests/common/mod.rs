@@ -35,7 +35,7 @@ pub fn id(n: usize) -> NodeId {
 pub fn quick() -> Config {
     Config {
         ping_interval: Duration::from_millis(100),
-        down_after: Duration::from_millis(1_000),
+        down_after: Some(Duration::from_millis(1_000)),
         sync_interval: Duration::from_millis(200),
         ..Config::default()
     }

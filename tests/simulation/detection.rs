@@ -23,7 +23,7 @@ struct Seen {
 fn watch(nodes: usize, drop_percent: u64, ms: u64) -> Seen {
     let mut options = Options::quiet(drop_percent + nodes as u64, nodes);
     (options.drop_percent, options.delay_us, options.jitter_us) = (drop_percent, 1_000, 2_000);
-    let down_after_ms = options.config.down_after.as_millis() as u64;
+    let down_after_ms = options.config.down_after.unwrap().as_millis() as u64;
     let mut world = World::new(options);
     world.run_for(WARM_UP_MS);
     let lost = |world: &mut World| {
@@ -56,7 +56,7 @@ fn watch(nodes: usize, drop_percent: u64, ms: u64) -> Seen {
 #[test]
 fn a_fifth_lost_marks_nobody_down_and_the_dead_are_noticed() {
     let config = Options::quiet(0, 1).config;
-    let limit_ms = (config.down_after + config.ping_interval).as_millis() as u64 + 100;
+    let limit_ms = (config.down_after.unwrap() + config.ping_interval).as_millis() as u64 + 100;
     for (nodes, ms) in [(3, 3_600_000), (10, 300_000)] {
         let seen = watch(nodes, 20, ms);
         assert_eq!(seen.mistakes, 0, "{nodes} nodes");

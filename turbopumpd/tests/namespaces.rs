@@ -15,8 +15,8 @@ use support::{
     until,
 };
 
-/// Detection of a silent peer takes 3 s by default; both directions of it a little more.
-const NOTICED: Duration = Duration::from_secs(10);
+/// Detection of a silent peer takes 3 s by default, over UDT 10 s; both directions of it a little more.
+const NOTICED: Duration = Duration::from_secs(20);
 const HEALED: Duration = Duration::from_secs(30);
 
 /// So many daemons that see each other, or nothing where the machine does not permit it.
@@ -235,10 +235,11 @@ fn over_udp_a_fifth_of_the_packets_lost_marks_nobody_down() {
 }
 
 #[test]
-fn over_udt_a_fifth_of_the_packets_lost_only_slows_quorum() {
-    // Goal: it goes on, and all is well after it. UDT delivers in order and repeats what was lost
-    // after long pauses, so that a peer may well be silent for as long as one that is down.
-    let Some((ended, unknown, _)) = writes_at_a_fifth_of_the_packets_lost(UDT) else { return };
+fn over_udt_a_fifth_of_the_packets_lost_marks_nobody_down() {
+    // Goal: the same. UDT delivers in order and repeats what was lost after long pauses, so that a
+    // write may take longer than its client waits.
+    let Some((ended, unknown, lost)) = writes_at_a_fifth_of_the_packets_lost(UDT) else { return };
+    assert_eq!(lost, 0, "peers taken for down");
     assert!(ended > unknown, "{ended} writes, {unknown} of them unknown");
 }
 

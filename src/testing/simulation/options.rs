@@ -131,6 +131,7 @@ impl Options {
             max_value_bytes: 100,
             max_frame_bytes: 1_400,
             config: Config {
+                down_after: Some(Duration::from_secs(3)),
                 bury_after: Duration::from_secs(1),
                 scrub_interval: Duration::ZERO,
                 ..Config::default()
@@ -157,7 +158,7 @@ impl Options {
         let config = Config {
             mirrors: *c.pick(&[Mirrors(1), Mirrors(2), Mirrors(3), Mirrors(3), Mirrors(5), Mirrors::ALL]),
             ping_interval: ms(ping_ms),
-            down_after: ms(ping_ms * (c.below(8) + 4)),
+            down_after: Some(ms(ping_ms * (c.below(8) + 4))),
             retry_interval: ms(c.below(300) + 20),
             sync_interval: ms(c.below(3_000) + 100),
             operation_timeout: ms(*c.pick(&[300, 2_000, 10_000])),

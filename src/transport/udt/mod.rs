@@ -54,6 +54,9 @@ const DOOR_CLOSING: Duration = Duration::from_millis(50);
 /// How often the door looks for connections. A thread that blocks in UDT's accept would keep a
 /// process from ending; UDT itself wakes up more often than this.
 const ACCEPT_TURN: Duration = Duration::from_millis(10);
+/// UDT repeats what was lost after pauses that grow: with a fifth of the packets lost, a link that lives
+/// has been seen silent for 7 s.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// How much of a stop's bound is kept for closing, after flushing.
 const CLOSING_TIME: Duration = Duration::from_millis(100);
 
@@ -129,6 +132,10 @@ impl Transport for UdtTransport {
 
     fn max_frame_bytes(&self) -> usize {
         framing::MAX_FRAME_BYTES
+    }
+
+    fn patience(&self) -> Duration {
+        PATIENCE
     }
 
     fn send(&mut self, to: SocketAddr, frame: Bytes) -> Result<(), SendError> {
