@@ -244,7 +244,7 @@ impl NodeBuilder {
             placement: self.partitioner.kind().into(),
         };
         let max_frame_bytes = transport.max_frame_bytes();
-        let down_after = Some(self.config.down_after(transport.patience()));
+        let down_after = Some(self.config.silence_allowed(transport.patience()));
         let links = Links::new(local, max_frame_bytes, seed ^ 1);
         let mut core = Core::new(Setup {
             this,

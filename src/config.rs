@@ -139,7 +139,7 @@ impl Default for Config {
 
 impl Config {
     /// The silence after which a peer counts as down, over a transport of such patience.
-    pub(crate) fn down_after(&self, patience: Duration) -> Duration {
+    pub(crate) fn silence_allowed(&self, patience: Duration) -> Duration {
         self.down_after.unwrap_or_else(|| patience.max(self.ping_interval * 4))
     }
 
@@ -154,7 +154,12 @@ impl Config {
         };
         within("operation_timeout", self.operation_timeout, ms(1), ms(3_600_000))?;
         within("ping_interval", self.ping_interval, ms(10), ms(60_000))?;
-        within("down_after", self.down_after(Duration::ZERO), self.ping_interval + ms(1), ms(3_600_000))?;
+        within(
+            "down_after",
+            self.silence_allowed(Duration::ZERO),
+            self.ping_interval + ms(1),
+            ms(3_600_000),
+        )?;
         within("retry_interval", self.retry_interval, ms(10), ms(10_000))?;
         within("bury_after", self.bury_after, ms(0), Duration::from_secs(366 * 86_400))?;
         within("sync_interval", self.sync_interval, ms(10), ms(3_600_000))?;

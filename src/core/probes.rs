@@ -97,7 +97,7 @@ impl Core {
     }
 
     fn down_after_ms(&self) -> u64 {
-        self.config.down_after(USUAL_PATIENCE).as_millis() as u64
+        self.config.silence_allowed(USUAL_PATIENCE).as_millis() as u64
     }
 
     /// How long it takes until all peers that are up have been pinged.

@@ -21,6 +21,8 @@ use crate::core::{Event, Outcome};
 
 /// Events that wait for the closure of one watch; more are not reported.
 pub(crate) const MAX_QUEUED_EVENTS: usize = 65_536;
+/// Closures that gather before their thread is woken.
+const MAX_GATHERED: usize = 64;
 
 /// Something of the application to run, once.
 pub type Task = Box<dyn FnOnce() + Send>;
@@ -42,8 +44,8 @@ pub(crate) struct Watcher {
 
 /// Where closures run.
 pub(crate) enum Callbacks {
-    /// On a thread of their own.
-    Thread { queue: Arc<Queue>, thread: Option<JoinHandle<()>> },
+    /// On a thread of their own. What the loop gathers wakes it once.
+    Thread { queue: Arc<Queue>, thread: Option<JoinHandle<()>>, gathered: Vec<Task> },
     /// Wherever the application wants.
     Custom(Arc<dyn Fn(Task) + Send + Sync>),
 }
@@ -95,14 +97,28 @@ impl Callbacks {
         let its_queue = queue.clone();
         let thread =
             std::thread::Builder::new().name("turbopump-callbacks".into()).spawn(move || its_queue.run())?;
-        Ok(Self::Thread { queue, thread: Some(thread) })
+        Ok(Self::Thread { queue, thread: Some(thread), gathered: Vec::new() })
     }
 
-    /// Has a closure run soon.
-    pub(crate) fn run(&self, task: Task) {
+    /// Has a closure run soon: at the next [`flush`](Self::flush), or when enough have gathered.
+    pub(crate) fn run(&mut self, task: Task) {
         match self {
-            Self::Thread { queue, .. } => queue.push(task),
+            Self::Thread { gathered, .. } => {
+                gathered.push(task);
+                if gathered.len() >= MAX_GATHERED {
+                    self.flush();
+                }
+            }
             Self::Custom(run) => hand_over(&**run, task),
+        }
+    }
+
+    /// Has all that gathered run.
+    pub(crate) fn flush(&mut self) {
+        if let Self::Thread { queue, gathered, .. } = self
+            && !gathered.is_empty()
+        {
+            queue.push_all(gathered);
         }
     }
 
@@ -130,7 +146,8 @@ impl Callbacks {
 
     /// Runs what is queued, then ends. Does not wait where it is called from a closure.
     pub(crate) fn stop(&mut self) {
-        if let Self::Thread { queue, thread } = self {
+        self.flush();
+        if let Self::Thread { queue, thread, .. } = self {
             queue.state.lock().ended = true;
             queue.filled.notify_one();
             if let Some(thread) = thread.take()
@@ -145,14 +162,19 @@ impl Callbacks {
 
 impl Queue {
     fn push(&self, task: Task) {
+        self.push_all(&mut vec![task]);
+    }
+
+    fn push_all(&self, tasks: &mut Vec<Task>) {
         let mut state = self.state.lock();
         if state.ended {
             drop(state);
-            // The thread is gone; the closure still has to run.
-            return contain(task);
+            // The thread is gone; the closures still have to run.
+            return tasks.drain(..).for_each(contain);
         }
-        state.tasks.push_back(task);
-        if state.tasks.len() == 1 {
+        let was_empty = state.tasks.is_empty();
+        state.tasks.extend(tasks.drain(..));
+        if was_empty {
             self.filled.notify_one();
         }
     }

@@ -21,7 +21,7 @@ use super::{
     Callbacks, Clock, Home, Mail, Mailbox, Reply, Room, Task, Ticket, Watcher, disk::Disk, now, values,
 };
 use crate::{
-    core::{Core, Input, OpId, Outcome, Output, WatchId},
+    core::{Core, Input, Now, OpId, Outcome, Output, WatchId},
     model::{Members, NodeId},
     partition::Placement,
     storage::Storage,
@@ -35,6 +35,8 @@ const TRANSPORT: Token = Token(0);
 pub(crate) const WAKER: Token = Token(1);
 /// Transport events taken per turn, so that clients get their turn too.
 const MAX_EVENTS_PER_TURN: usize = 256;
+/// Mails of other threads opened per turn, so that what they cause is sent and told of soon.
+const MAX_MAILS_PER_TURN: usize = 256;
 /// Frames kept back while a transport's queue is full; more are dropped, and the core repeats.
 const MAX_HELD_FRAMES: usize = 4_096;
 /// Pause before held frames are tried again.
@@ -72,12 +74,16 @@ pub(crate) struct Parts {
 pub(crate) struct EventLoop {
     parts: Parts,
     replies: BTreeMap<OpId, Ticket>,
+    /// Taken out and not opened yet.
+    mails: VecDeque<Mail>,
     outputs: Vec<Output>,
     link_events: Vec<LinkEvent>,
     held: VecDeque<(SocketAddr, Bytes)>,
     more_events: bool,
     links_changed: bool,
     stop_at_ms: Option<u64>,
+    /// Read once a turn: a turn is shorter than what the core can tell apart.
+    at: Now,
 }
 
 impl EventLoop {
@@ -96,8 +102,10 @@ impl EventLoop {
 
     pub(crate) fn new(parts: Parts) -> Self {
         Self {
+            at: now(&*parts.clock),
             parts,
             replies: BTreeMap::new(),
+            mails: VecDeque::new(),
             outputs: Vec::new(),
             link_events: Vec::new(),
             held: VecDeque::new(),
@@ -110,26 +118,25 @@ impl EventLoop {
     /// Runs until it is told to stop, then ends everything in order.
     pub(crate) fn run(mut self) {
         let mut events = Events::with_capacity(64);
-        let mut mails = VecDeque::new();
-        let at = now(&*self.parts.clock);
-        self.parts.core.start(at, &mut self.outputs);
+        self.parts.core.start(self.at, &mut self.outputs);
         self.act();
         while !self.is_over() {
-            let timeout = self.timeout();
-            let timeout = if self.parts.mailbox.fall_asleep() { timeout } else { Some(Duration::ZERO) };
+            let is_idle = self.mails.is_empty() && !self.more_events && self.parts.mailbox.fall_asleep();
+            let timeout = if is_idle { self.timeout() } else { Some(Duration::ZERO) };
             if let Err(error) = self.parts.poll.poll(&mut events, timeout)
                 && error.kind() != io::ErrorKind::Interrupted
             {
                 log::error!("the loop's poll failed: {error}");
             }
             self.parts.mailbox.wake_up();
+            self.at = now(&*self.parts.clock);
             if events.iter().any(|e| e.token() == TRANSPORT) {
                 self.parts.transport.ready();
             }
             self.take_frames();
-            self.parts.mailbox.take(&mut mails);
-            mails.drain(..).for_each(|mail| self.open(mail));
+            self.take_mails(MAX_MAILS_PER_TURN);
             self.feed(Input::Tick);
+            self.parts.callbacks.flush();
             self.send_frames();
             self.note_who_is_up();
         }
@@ -137,9 +144,6 @@ impl EventLoop {
     }
 
     fn timeout(&self) -> Option<Duration> {
-        if self.more_events {
-            return Some(Duration::ZERO);
-        }
         let now_ms = now(&*self.parts.clock).mono_ms;
         let mut at_ms = self.parts.core.deadline();
         if !self.held.is_empty() {
@@ -152,8 +156,8 @@ impl EventLoop {
     }
 
     fn take_frames(&mut self) {
-        let Parts { transport, links, clock, .. } = &mut self.parts;
-        let (now_ms, events) = (now(&**clock).mono_ms, &mut self.link_events);
+        let Parts { transport, links, .. } = &mut self.parts;
+        let (now_ms, events) = (self.at.mono_ms, &mut self.link_events);
         self.more_events = transport.poll(MAX_EVENTS_PER_TURN, &mut |event| match event {
             TransportEvent::Frame { from, frame } => links.received(now_ms, from, frame, events),
             TransportEvent::Closed { addr } => links.closed(addr, events),
@@ -180,6 +184,20 @@ impl EventLoop {
         }
     }
 
+    /// Opens so many mails. False: there was none.
+    fn take_mails(&mut self, limit: usize) -> bool {
+        if self.mails.is_empty() {
+            self.parts.mailbox.take(&mut self.mails);
+        }
+        let count = self.mails.len().min(limit);
+        // One by one: should a part of the application panic, those behind are still there.
+        for _ in 0..count {
+            let Some(mail) = self.mails.pop_front() else { break };
+            self.open(mail);
+        }
+        count > 0
+    }
+
     fn open(&mut self, mail: Mail) {
         match mail {
             Mail::Request { op, request, ticket } => {
@@ -190,7 +208,7 @@ impl EventLoop {
             Mail::Done { job, result } => self.feed(Input::Done { job, result }),
             Mail::Stop { within } => {
                 self.parts.mailbox.close();
-                let at_ms = now(&*self.parts.clock).mono_ms.saturating_add(within.as_millis() as u64);
+                let at_ms = self.at.mono_ms.saturating_add(within.as_millis() as u64);
                 self.stop_at_ms = Some(self.stop_at_ms.map_or(at_ms, |before| before.min(at_ms)));
                 self.end_waits();
             }
@@ -198,11 +216,11 @@ impl EventLoop {
     }
 
     fn feed(&mut self, input: Input) {
-        let at = now(&*self.parts.clock);
-        if matches!(input, Input::Tick) && self.parts.core.deadline().is_none_or(|due| due > at.mono_ms) {
+        if matches!(input, Input::Tick) && self.parts.core.deadline().is_none_or(|due| due > self.at.mono_ms)
+        {
             return;
         }
-        self.parts.core.handle(at, input, &mut self.outputs);
+        self.parts.core.handle(self.at, input, &mut self.outputs);
         self.act();
     }
 
@@ -222,7 +240,7 @@ impl EventLoop {
             if done.is_empty() {
                 return;
             }
-            let at = now(&*self.parts.clock);
+            let at = self.at;
             done.drain(..).for_each(|input| self.parts.core.handle(at, input, &mut self.outputs));
         }
     }
@@ -249,8 +267,7 @@ impl EventLoop {
             }
             Output::Publish { members, placement } => self.publish(members, placement),
             Output::Dial { peer, addrs } => {
-                let now_ms = now(&*self.parts.clock).mono_ms;
-                self.parts.links.dial(now_ms, peer, &addrs);
+                self.parts.links.dial(self.at.mono_ms, peer, &addrs);
             }
             Output::HangUp { peer } => {
                 self.links_changed = true;
@@ -305,7 +322,7 @@ impl EventLoop {
         };
         let room = self.parts.mailbox.room(bytes);
         if !missing {
-            return reply_with(reply, room, outcome, &*self.parts.callbacks.runner());
+            return reply_with(reply, room, outcome, |task| self.parts.callbacks.run(task));
         }
         let storage = self.parts.storage.clone();
         let run = self.parts.callbacks.runner();
@@ -355,7 +372,7 @@ impl EventLoop {
     fn is_over(&self) -> bool {
         let Some(at_ms) = self.stop_at_ms else { return false };
         let settled = self.replies.is_empty() && self.parts.core.unsettled() == 0;
-        settled || now(&*self.parts.clock).mono_ms >= at_ms
+        settled || self.at.mono_ms >= at_ms
     }
 
     fn end(mut self) {
@@ -365,9 +382,8 @@ impl EventLoop {
         self.parts.transport.stop(Duration::from_millis(STOP_TRANSPORT_MS));
         self.parts.disk.stop();
         // What the disk finished last may still complete operations.
-        let mut mails = VecDeque::new();
-        self.parts.mailbox.take(&mut mails);
-        mails.drain(..).for_each(|mail| self.open(mail));
+        self.at = now(&*self.parts.clock);
+        while self.take_mails(usize::MAX) {}
         self.stop_replies();
     }
 
@@ -375,7 +391,7 @@ impl EventLoop {
     fn stop_replies(&mut self) {
         for (_, Ticket { reply, bytes, .. }) in std::mem::take(&mut self.replies) {
             let room = self.parts.mailbox.room(bytes);
-            reply_with(reply, room, Outcome::Stopped, &*self.parts.callbacks.runner());
+            reply_with(reply, room, Outcome::Stopped, |task| self.parts.callbacks.run(task));
         }
         let watches = std::mem::take(&mut *self.parts.shared.watches.write());
         drop(watches);
@@ -391,19 +407,20 @@ impl Drop for EventLoop {
             return;
         }
         self.parts.mailbox.close();
-        let mut mails = VecDeque::new();
-        self.parts.mailbox.take(&mut mails);
-        let requests = mails.into_iter().filter_map(|mail| match mail {
-            Mail::Request { op, ticket, .. } => Some((op, ticket)),
-            _ => None,
-        });
+        let mut late = VecDeque::new();
+        self.parts.mailbox.take(&mut late);
+        let requests =
+            std::mem::take(&mut self.mails).into_iter().chain(late).filter_map(|mail| match mail {
+                Mail::Request { op, ticket, .. } => Some((op, ticket)),
+                _ => None,
+            });
         self.replies.extend(requests);
         self.stop_replies();
     }
 }
 
 /// Closures that wait to run count as operations under way: their queue is bounded by the same limit.
-fn reply_with(reply: Reply, room: Room, outcome: Outcome, run: &dyn Fn(Task)) {
+fn reply_with(reply: Reply, room: Room, outcome: Outcome, run: impl FnOnce(Task)) {
     match reply {
         Reply::Handle(set) => {
             drop(room);
