@@ -1,11 +1,15 @@
 //! What an operation on a node costs, beside named limits measured in the same run.
 //!
-//! `cargo bench --bench node`. Each row is the median over interleaved rounds; the ratio is the
-//! finding, the absolute figure depends on the machine.
+//! `cargo bench --bench node -- [ROUNDS]`. Clusters are three processes: this one, and two more of
+//! itself. `benches/README.md` says how to read the table.
+
+mod common;
+#[path = "common/raw.rs"]
+mod raw;
 
 use std::{
-    collections::BTreeMap,
-    net::UdpSocket,
+    io::{BufRead, BufReader, Read, Write},
+    process::{Child, Command, Stdio},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering::SeqCst},
@@ -15,108 +19,131 @@ use std::{
     time::{Duration, Instant},
 };
 
+use common::{Bar, Table, median_us, quantile, times_us, until};
 use parking_lot::RwLock;
-use turbopump::{Ack, Bytes, Config, Node, transport::UdpTransport};
+use turbopump::{
+    Ack, Bytes, Key, Node, NodeBuilder, SubmitError, WriteError,
+    transport::{UdpTransport, UdtTransport},
+};
 
-const ROUNDS: usize = 5;
+const FEW: usize = 10_000;
+const MANY: usize = 1_000_000;
+const IN_FLIGHT: usize = 64;
+const PATIENCE: Duration = Duration::from_secs(60);
+/// The argument that makes a process a peer.
+const PEER: &str = "--peer";
 
 fn main() {
-    let mut table: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
-    for _ in 0..ROUNDS {
-        let mut add = |name, figure: f64| table.entry(name).or_default().push(figure);
-        let (map, get) = reads();
-        add("a bare RwLock map that clones an Arc, ns", map);
-        add("get, local, memory, ns", get);
-        add("put, Ack::Local, memory, closures, one thread, 1/s", puts());
-        let (ping_pong, put) = waited_puts();
-        add("two-thread ping-pong, us", ping_pong);
-        add("put waited for, Ack::Local, memory, us", put);
-        let (raw, quorum, flood) = quorum();
-        add("raw UDP echo of 100 B, us", raw);
-        add("3 nodes, UDP, Ack::Quorum, one in flight, us", quorum);
-        add("the same, 64 in flight, 1/s", flood);
+    let arguments: Vec<String> = std::env::args().collect();
+    if let Some(at) = arguments.iter().position(|a| a == PEER) {
+        return be_a_peer(&arguments[at + 1], &arguments[at + 2]);
     }
-    let median = |name: &str| {
-        let mut figures = table[name].clone();
-        figures.sort_by(f64::total_cmp);
-        figures[ROUNDS / 2]
-    };
-    for name in table.keys() {
-        println!("{name:<55} {:>12.1}", median(name));
+    let rounds: usize = arguments.iter().skip(1).find_map(|a| a.parse().ok()).unwrap_or(5);
+    let mut table = Table::new("node");
+    let keys: Vec<Key> = (0..MANY).map(key).collect();
+    for (name, keys) in [("10 k keys", &keys[..FEW]), ("1 M keys", &keys[..])] {
+        alone(&mut table, name, keys, rounds);
+        waited(&mut table, name, keys, rounds);
     }
-    let ratio = |a, b| median(a) / median(b);
-    println!();
-    println!(
-        "get / bare map                {:.2}",
-        ratio("get, local, memory, ns", "a bare RwLock map that clones an Arc, ns")
-    );
-    println!(
-        "waited put / ping-pong        {:.2}",
-        ratio("put waited for, Ack::Local, memory, us", "two-thread ping-pong, us")
-    );
-    println!(
-        "quorum put / raw UDP echo     {:.2}",
-        ratio("3 nodes, UDP, Ack::Quorum, one in flight, us", "raw UDP echo of 100 B, us")
-    );
+    for (transport, bar) in [("udp", 8.0), ("udt", 4.0)] {
+        quorum(&mut table, transport, &keys, rounds);
+        let raw = format!("raw {transport} echo of 100 B");
+        let one = |keys| format!("{transport}, 3 processes, Ack::Quorum, one in flight, {keys}: p50");
+        table.hold_ratio(&one("10 k keys"), &raw, Bar::AtMost(bar));
+        table.hold_ratio(&one("1 M keys"), &one("10 k keys"), Bar::AtMost(1.25));
+        let flood = |keys| format!("{transport}, 3 processes, Ack::Quorum, {IN_FLIGHT} in flight, {keys}");
+        if transport == "udp" {
+            table.hold(&flood("10 k keys"), Bar::AtLeast(40_000.0));
+        }
+        table.hold_ratio(&flood("1 M keys"), &flood("10 k keys"), Bar::AtLeast(0.8));
+    }
+    table.finish();
 }
 
-fn key(i: usize) -> String {
-    format!("a key with thirty-two bytes {i:06}")
+fn key(i: usize) -> Key {
+    Key::new(format!("a key with thirty-two bytes {i:06}")).unwrap()
 }
 
-/// Nanoseconds of a read: of a bare map, and of a node, 100,000 keys of 100 B.
-fn reads() -> (f64, f64) {
-    const KEYS: usize = 100_000;
-    let value = Bytes::from(vec![7u8; 100]);
+fn value() -> Bytes {
+    Bytes::from(vec![7; 100])
+}
+
+/// Every key, none beside the one before.
+fn mixed(keys: &[Key]) -> impl Iterator<Item = &Key> + Clone {
+    (0..keys.len()).map(|i| &keys[i * 7_919 % keys.len()])
+}
+
+/// Reads, and writes by closures, of one node in memory.
+fn alone(table: &mut Table, name: &str, keys: &[Key], rounds: usize) {
     #[expect(clippy::disallowed_types, reason = "the limit to compare with")]
-    let map: RwLock<std::collections::HashMap<String, Arc<Bytes>>> =
-        RwLock::new((0..KEYS).map(|i| (key(i), Arc::new(value.clone()))).collect());
-    let node = Node::builder().start().unwrap();
-    (0..KEYS).for_each(|i| _ = node.put(key(i), value.clone()).wait().unwrap());
-    let names: Vec<turbopump::Key> =
-        (0..KEYS).map(|i| turbopump::Key::new(key(i * 7_919 % KEYS)).unwrap()).collect();
-    let time = |f: &dyn Fn(&turbopump::Key)| {
+    let map: RwLock<std::collections::HashMap<Key, Arc<Bytes>>> =
+        RwLock::new(keys.iter().map(|key| (key.clone(), Arc::new(value()))).collect());
+    let node = Node::builder().transport(udp()).start().unwrap();
+    puts(&node, keys.iter());
+    let (bare, get, p50, put) = (
+        format!("bare RwLock map, clone of an Arc, {name}"),
+        format!("get, local, memory, {name}"),
+        format!("get, local, memory, {name}: p50, timed one by one"),
+        format!("put, Ack::Local, memory, closures, one thread, {name}"),
+    );
+    let ns = |f: &dyn Fn(&Key)| {
         let begin = Instant::now();
-        names.iter().for_each(f);
-        begin.elapsed().as_nanos() as f64 / KEYS as f64
+        mixed(keys).for_each(f);
+        begin.elapsed().as_nanos() as f64 / keys.len() as f64
     };
-    let bare = time(&|name| {
-        std::hint::black_box(map.read().get(name.as_str()).cloned());
-    });
-    let get = time(&|name| {
-        std::hint::black_box(node.get(name).wait().unwrap().value().unwrap().len());
-    });
-    (bare, get)
-}
-
-/// Writes a second whose closures have run.
-fn puts() -> f64 {
-    const PUTS: u64 = 200_000;
-    let config = Config { max_operations: 1 << 20, ..Config::default() };
-    let node = Node::builder().config(config).start().unwrap();
-    let done = Arc::new(AtomicU64::new(0));
-    let (sender, receiver) = mpsc::channel();
-    let value = Bytes::from(vec![7u8; 100]);
-    let keys: Vec<turbopump::Key> = (0..10_000).map(|i| turbopump::Key::new(key(i)).unwrap()).collect();
-    let begin = Instant::now();
-    for i in 0..PUTS {
-        let (done, sender) = (done.clone(), sender.clone());
-        let put = node.put(&keys[i as usize % keys.len()], value.clone());
-        put.submit(move |outcome| {
-            outcome.unwrap();
-            if done.fetch_add(1, SeqCst) + 1 == PUTS {
-                sender.send(()).unwrap();
-            }
-        })
-        .unwrap();
+    let read = |key: &Key| drop(std::hint::black_box(node.get(key).wait().unwrap().value().cloned()));
+    for _ in 0..rounds {
+        table.add(&bare, "ns", ns(&|key| drop(std::hint::black_box(map.read().get(key).cloned()))));
+        table.add(&get, "ns", ns(&read));
+        let times = times_us(FEW, |i| read(&keys[i * 7_919 % keys.len()]));
+        table.add(&p50, "us", quantile(&times, 0.5));
+        table.add(&put, "1/s", puts(&node, mixed(keys).cycle().take(200_000)));
     }
-    receiver.recv_timeout(Duration::from_secs(60)).unwrap();
-    PUTS as f64 / begin.elapsed().as_secs_f64()
+    table.hold_ratio(&get, &bare, Bar::AtMost(2.0));
+    table.hold(&p50, Bar::AtMost(1.0));
+    table.hold(&put, Bar::AtLeast(300_000.0));
 }
 
-/// Microseconds: a wake-up there and back between two threads, and a write waited for.
-fn waited_puts() -> (f64, f64) {
-    const TIMES: usize = 5_000;
+/// Writes a second whose closures have run. Refused as busy, a write is tried again.
+fn puts<'a>(node: &Node, keys: impl Iterator<Item = &'a Key>) -> f64 {
+    let (count, value) = (Arc::new(AtomicU64::new(0)), value());
+    let begin = Instant::now();
+    let mut sent = 0;
+    for key in keys {
+        loop {
+            let count = count.clone();
+            let submitted = node.put(key, value.clone()).submit(move |outcome| {
+                outcome.unwrap();
+                count.fetch_add(1, SeqCst);
+            });
+            match submitted {
+                Ok(()) => break,
+                Err(SubmitError::Busy) => thread::yield_now(),
+                Err(error) => panic!("{error}"),
+            }
+        }
+        sent += 1;
+    }
+    until("the last closure", || count.load(SeqCst) == sent);
+    sent as f64 / begin.elapsed().as_secs_f64()
+}
+
+/// A wake-up there and back between two threads, and a write waited for.
+fn waited(table: &mut Table, name: &str, keys: &[Key], rounds: usize) {
+    const TIMES: usize = 10_000;
+    let (limit, put) =
+        ("ping-pong of two threads".to_string(), format!("put waited for, Ack::Local, memory, {name}: p50"));
+    let node = Node::builder().transport(udp()).start().unwrap();
+    puts(&node, keys.iter());
+    for _ in 0..rounds {
+        table.add(&limit, "us", ping_pong_us(TIMES));
+        let us = median_us(TIMES, |i| _ = node.put(&keys[i * 7_919 % keys.len()], value()).wait().unwrap());
+        table.add(&put, "us", us);
+    }
+    table.hold_ratio(&put, &limit, Bar::AtMost(3.0));
+}
+
+fn ping_pong_us(times: usize) -> f64 {
     let (ping, pinged) = mpsc::sync_channel::<()>(1);
     let (pong, ponged) = mpsc::sync_channel::<()>(1);
     let other = thread::spawn(move || {
@@ -124,77 +151,106 @@ fn waited_puts() -> (f64, f64) {
             let _ = pong.send(());
         }
     });
-    let ping_pong = median_us(TIMES, |_| {
+    let median = median_us(times, |_| {
         ping.send(()).unwrap();
         ponged.recv().unwrap();
     });
     drop(ping);
     other.join().unwrap();
-    let node = Node::builder().start().unwrap();
-    let put = median_us(TIMES, |i| _ = node.put(key(i % 1_000), "value").wait().unwrap());
-    (ping_pong, put)
+    median
 }
 
-/// Microseconds of a raw echo and of a quorum write; quorum writes a second with 64 in flight.
-fn quorum() -> (f64, f64, f64) {
-    let echo = UdpSocket::bind("127.0.0.1:0").unwrap();
-    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-    socket.connect(echo.local_addr().unwrap()).unwrap();
-    let other = thread::spawn(move || {
-        let mut buffer = [0; 200];
-        while let Ok((len, from)) = echo.recv_from(&mut buffer) {
-            if len == 1 {
-                return;
-            }
-            echo.send_to(&buffer[..len], from).unwrap();
-        }
-    });
-    let mut buffer = [0; 200];
-    let raw = median_us(5_000, |_| {
-        socket.send(&[7; 100]).unwrap();
-        socket.recv(&mut buffer).unwrap();
-    });
-    socket.send(&[0]).unwrap();
-    other.join().unwrap();
-
-    let start = |i: usize| {
-        let transport = UdpTransport::bind("127.0.0.1:0".parse().unwrap());
-        Node::builder().id(format!("n{i}")).transport(transport).start().unwrap()
+/// Writes by quorum, three processes, every key on all of them.
+fn quorum(table: &mut Table, transport: &str, keys: &[Key], rounds: usize) {
+    let (node, _peers) = cluster(transport);
+    let echo = |times| match transport {
+        "udp" => raw::udp_echo_us(times),
+        _ => raw::udt_echo_us(times),
     };
-    let nodes: Vec<Node> = (0..3).map(start).collect();
-    for a in &nodes {
-        for b in nodes.iter().filter(|b| b.id() != a.id()) {
-            a.add_member(b.id(), vec![b.local_addr()]).wait().unwrap();
+    for (name, keys) in [("10 k keys", &keys[..FEW]), ("1 M keys", keys)] {
+        let begin = Instant::now();
+        flood(&node, keys.iter(), 1_024);
+        eprintln!("{transport}: {name} written in {:.1?}", begin.elapsed());
+        for _ in 0..rounds {
+            table.add(&format!("raw {transport} echo of 100 B"), "us", echo(5_000));
+            let times = times_us(5_000, |i| {
+                let key = &keys[i * 7_919 % keys.len()];
+                _ = node.put(key, value()).ack(Ack::Quorum).wait().unwrap();
+            });
+            let one = format!("{transport}, 3 processes, Ack::Quorum, one in flight, {name}");
+            table.add(&format!("{one}: p50"), "us", quantile(&times, 0.5));
+            table.add(&format!("{one}: p99"), "us", quantile(&times, 0.99));
+            let many = format!("{transport}, 3 processes, Ack::Quorum, {IN_FLIGHT} in flight, {name}");
+            table.add(&many, "1/s", flood(&node, mixed(keys).cycle().take(100_000), IN_FLIGHT));
         }
     }
-    while !nodes.iter().all(|n| n.members().iter().all(|m| m.up)) {
-        thread::yield_now();
-    }
-    let value = Bytes::from(vec![7u8; 100]);
-    let put = |i: usize| nodes[0].put(key(i % 1_000), value.clone()).ack(Ack::Quorum);
-    let one = median_us(5_000, |i| _ = put(i).wait().unwrap());
-    const FLOOD: usize = 50_000;
+}
+
+/// Writes by quorum a second, so many in flight.
+fn flood<'a>(node: &Node, keys: impl Iterator<Item = &'a Key>, in_flight: usize) -> f64 {
+    let (sender, receiver) = mpsc::channel::<Result<(), WriteError>>();
+    let value = value();
     let begin = Instant::now();
-    let (sender, receiver) = mpsc::channel();
-    for i in 0..FLOOD {
-        if i >= 64 {
-            receiver.recv_timeout(Duration::from_secs(30)).unwrap();
+    let (mut sent, mut done) = (0, 0);
+    for key in keys {
+        if sent - done == in_flight {
+            receiver.recv_timeout(PATIENCE).unwrap().unwrap();
+            done += 1;
         }
         let sender = sender.clone();
-        put(i).submit(move |outcome| sender.send(outcome.unwrap()).unwrap()).unwrap();
+        let put = node.put(key, value.clone()).ack(Ack::Quorum);
+        put.submit(move |outcome| _ = sender.send(outcome.map(drop))).unwrap();
+        sent += 1;
     }
-    (0..64).for_each(|_| _ = receiver.recv_timeout(Duration::from_secs(30)).unwrap());
-    (raw, one, FLOOD as f64 / begin.elapsed().as_secs_f64())
+    (done..sent).for_each(|_| receiver.recv_timeout(PATIENCE).unwrap().unwrap());
+    sent as f64 / begin.elapsed().as_secs_f64()
 }
 
-fn median_us(times: usize, mut f: impl FnMut(usize)) -> f64 {
-    let mut all: Vec<f64> = (0..times)
-        .map(|i| {
-            let begin = Instant::now();
-            f(i);
-            begin.elapsed().as_nanos() as f64 / 1_000.0
-        })
-        .collect();
-    all.sort_by(f64::total_cmp);
-    all[times / 2]
+struct Peer(Child);
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn cluster(transport: &str) -> (Node, Vec<Peer>) {
+    let node = with(transport, Node::builder().id("n0")).start().unwrap();
+    let mut peers = Vec::new();
+    for id in ["n1", "n2"] {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.args([PEER, id, transport]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        // To whom it belongs; the rest spreads by itself.
+        writeln!(child.stdin.as_mut().unwrap(), "{}", node.local_addr()).unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+        node.add_member(id.parse().unwrap(), vec![line.trim().parse().unwrap()]).wait().unwrap();
+        peers.push(Peer(child));
+    }
+    until("the cluster", || node.members().len() == 3 && node.members().iter().all(|m| m.up));
+    (node, peers)
+}
+
+/// Runs a node until standard input ends.
+fn be_a_peer(id: &str, transport: &str) {
+    let node = with(transport, Node::builder().id(id)).start().unwrap();
+    let mut lines = std::io::stdin().lock();
+    let mut first = String::new();
+    lines.read_line(&mut first).unwrap();
+    println!("{}", node.local_addr());
+    node.add_member("n0".parse().unwrap(), vec![first.trim().parse().unwrap()]).wait().unwrap();
+    lines.read_to_string(&mut first).unwrap();
+}
+
+fn with(transport: &str, builder: NodeBuilder) -> NodeBuilder {
+    match transport {
+        "udp" => builder.transport(udp()),
+        _ => builder.transport(UdtTransport::bind("127.0.0.1:0".parse().unwrap())),
+    }
+}
+
+fn udp() -> UdpTransport {
+    UdpTransport::bind("127.0.0.1:0".parse().unwrap())
 }
