@@ -5,7 +5,8 @@
 //! acknowledged, not listed, not in the digests. When storage says `Stored`, the version becomes
 //! part of the key and what it covers leaves.
 //!
-//! Ordered by key hash, so that a partition, and any range within it, is one stretch.
+//! Ordered by key hash, so that a partition, and any range within it, is one stretch. Names are a
+//! second order, touched only when a key comes or goes.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -31,6 +32,9 @@ struct Held {
 
 type Entry = SmallVec<[Held; 1]>;
 
+/// The keys with one hash: nearly always a single one. In the order of their names.
+type Slots = SmallVec<[(Key, Entry); 1]>;
+
 /// What to do with a version that arrived.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
@@ -47,7 +51,7 @@ pub(crate) enum Verdict {
 /// See the [module](self).
 #[derive(Debug)]
 pub(crate) struct Index {
-    entries: BTreeMap<(u64, Key), Entry>,
+    entries: BTreeMap<u64, Slots>,
     names: BTreeSet<Key>,
     trees: Trees,
     partitions: PartitionCount,
@@ -124,17 +128,16 @@ impl Index {
 
     /// Whether no key with this hash is held, or only one, as the grave with this digest.
     pub(crate) fn holds_at_most(&self, hash: u64, digest: u64, wall_ms: u64) -> bool {
-        let mut held = self.span(hash, hash);
-        match (held.next(), held.next()) {
-            (None, _) => true,
-            (Some(((_, key), _)), None) => self.grave_digest(key, wall_ms) == Some(digest),
-            _ => false,
+        match self.entries.get(&hash).map(|slots| slots.as_slice()) {
+            None => true,
+            Some([(key, _)]) => self.grave_digest(key, wall_ms) == Some(digest),
+            Some(_) => false,
         }
     }
 
     /// The keys with this hash.
     pub(crate) fn keys_at(&self, hash: u64) -> Vec<Key> {
-        self.span(hash, hash).map(|((_, key), _)| key.clone()).collect()
+        self.entries.get(&hash).into_iter().flatten().map(|(key, _)| key.clone()).collect()
     }
 
     /// Whether nothing is stored or on its way to storage.
@@ -144,7 +147,7 @@ impl Index {
 
     /// Whether anything is stored of the key, or on its way to storage.
     pub(crate) fn contains(&self, key: &Key) -> bool {
-        self.names.contains(key)
+        !self.entry(key).is_empty()
     }
 
     /// The stored versions of a key.
@@ -159,7 +162,7 @@ impl Index {
 
     /// All stored versions of all keys.
     pub(crate) fn everything(&self) -> impl Iterator<Item = &Arc<Version>> {
-        self.entries.values().flatten().filter(|h| h.stored).map(|h| &h.version)
+        self.entries.values().flatten().flat_map(|(_, entry)| entry).filter(|h| h.stored).map(|h| &h.version)
     }
 
     /// The stored version of a key with that name.
@@ -211,8 +214,15 @@ impl Index {
 
     /// Notes a version that goes to storage now.
     pub(crate) fn begin(&mut self, key: &Key, version: Arc<Version>) {
-        self.names.insert(key.clone());
-        self.entries.entry((key.hash64(), key.clone())).or_default().push(Held { version, stored: false });
+        let held = Held { version, stored: false };
+        let slots = self.entries.entry(key.hash64()).or_default();
+        match slots.binary_search_by(|(other, _)| other.cmp(key)) {
+            Ok(at) => slots[at].1.push(held),
+            Err(at) => {
+                slots.insert(at, (key.clone(), SmallVec::from_buf([held])));
+                self.names.insert(key.clone());
+            }
+        }
     }
 
     /// Takes in a version that storage held when the node started. Gives those that turn out to be
@@ -268,16 +278,20 @@ impl Index {
         low: u64,
         high: u64,
     ) -> impl Iterator<Item = (u64, &Key, u64)> {
-        self.span(low, high).filter_map(move |((hash, key), entry)| {
-            let (tree, digest) = self.digest_of(*hash, entry)?;
-            (tree == mirrors).then_some((*hash, key, digest))
+        let slots = self.entries.range(low..=high).flat_map(|(hash, slots)| slots.iter().map(|s| (*hash, s)));
+        slots.filter_map(move |(hash, (key, entry))| {
+            let (tree, digest) = self.digest_of(hash, entry)?;
+            (tree == mirrors).then_some((hash, key, digest))
         })
     }
 
     /// Up to `limit` keys in the order of their hashes, after the place `after`.
     pub(crate) fn walk(&self, after: Option<&(u64, Key)>, limit: usize) -> Vec<(u64, Key)> {
-        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
-        self.entries.range((from, Bound::Unbounded)).take(limit).map(|(place, _)| place.clone()).collect()
+        let from = after.map_or(0, |(hash, _)| *hash);
+        let slots =
+            self.entries.range(from..).flat_map(|(hash, slots)| slots.iter().map(|(key, _)| (*hash, key)));
+        let is_passed = |place: &(u64, &Key)| after.is_some_and(|(hash, key)| *place <= (*hash, key));
+        slots.skip_while(is_passed).take(limit).map(|(hash, key)| (hash, key.clone())).collect()
     }
 
     /// Keys in the order of their names, from the prefix on and after `after`.
@@ -301,13 +315,9 @@ impl Index {
     }
 
     fn entry(&self, key: &Key) -> &[Held] {
-        self.entries.get(&(key.hash64(), key.clone())).map_or(&[], |e| e.as_slice())
-    }
-
-    fn span(&self, low: u64, high: u64) -> impl Iterator<Item = (&(u64, Key), &Entry)> {
-        // No key is empty, so the shortest one stands at or after every place with its hash.
-        let first = Key::new("\0").expect("not empty");
-        self.entries.range((low, first)..).take_while(move |((hash, _), _)| *hash <= high)
+        let slots = self.entries.get(&key.hash64());
+        let slot = slots.and_then(|slots| slots.iter().find(|(other, _)| other == key));
+        slot.map_or(&[], |(_, entry)| entry.as_slice())
     }
 
     fn digest_of(&self, hash: u64, entry: &[Held]) -> Option<(Mirrors, u64)> {
@@ -322,15 +332,24 @@ impl Index {
     where
         T: Default,
     {
-        let place = (key.hash64(), key.clone());
-        let Some(mut entry) = self.entries.remove(&place) else { return T::default() };
-        self.count(place.0, key, &entry, false);
+        let hash = key.hash64();
+        let Some(slots) = self.entries.get_mut(&hash) else { return T::default() };
+        let Some(at) = slots.iter().position(|(other, _)| other == key) else { return T::default() };
+        // Out and in again, so that the counts may be changed meanwhile.
+        let mut entry = std::mem::take(&mut slots[at].1);
+        self.count(hash, key, &entry, false);
         let result = f(&mut entry);
-        self.count(place.0, key, &entry, true);
-        if entry.is_empty() {
-            self.names.remove(key);
-        } else {
-            self.entries.insert(place, entry);
+        self.count(hash, key, &entry, true);
+        let is_gone = entry.is_empty();
+        if let Some(slots) = self.entries.get_mut(&hash) {
+            slots[at].1 = entry;
+            if is_gone {
+                slots.remove(at);
+                self.names.remove(key);
+            }
+            if slots.is_empty() {
+                self.entries.remove(&hash);
+            }
         }
         result
     }
