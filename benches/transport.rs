@@ -17,8 +17,11 @@ use std::{
 
 use bytes::Bytes;
 use mio::{Events, Interest, Poll, Token, Waker, net::UdpSocket};
-use turbopump::transport::{
-    MemoryNetwork, SendError, Transport, TransportContext, TransportEvent, UdpTransport, UdtTransport,
+use turbopump::{
+    Identity,
+    transport::{
+        MemoryNetwork, SendError, Transport, TransportContext, TransportEvent, UdpTransport, UdtTransport,
+    },
 };
 
 const ECHO_BYTES: usize = 100;
@@ -127,8 +130,14 @@ impl Loop {
     fn start(mut transport: Box<dyn Transport>) -> Self {
         let poll = Poll::new().unwrap();
         let waker = Arc::new(Waker::new(poll.registry(), WAKER).unwrap());
+        let identity = Arc::new(Identity::generate());
         let addr = transport
-            .start(TransportContext { registry: poll.registry(), token: SOURCE, waker: waker.clone() })
+            .start(TransportContext {
+                registry: poll.registry(),
+                token: SOURCE,
+                waker: waker.clone(),
+                identity,
+            })
             .unwrap();
         let events = Events::with_capacity(8);
         Self { poll, events, transport, addr, waker, came: VecDeque::new() }

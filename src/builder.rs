@@ -24,7 +24,10 @@ use crate::{
         Callbacks, Clock, Disk, EventLoop, Home, Mailbox, Parts, Shared, SystemClock, Task, WAKER, now,
     },
     error::StartError,
-    model::{Ledger, MAX_ADDRS, Member, MemberState, Mirrors, NodeId},
+    identity::Identity,
+    model::{
+        Digest, Ledger, MAX_ADDRS, Member, MemberKey, MemberState, MembersFile, Mirrors, NodeId, PublicKey,
+    },
     node::{Inner, Node},
     partition::{PartitionCount, Partitioner, Ring},
     storage::{MemoryStorage, Storage},
@@ -76,7 +79,7 @@ impl Default for NodeBuilder {
 
 impl NodeBuilder {
     /// Its name in the cluster: 1 to 32 characters out of `A-Z a-z 0-9 . _ -`. Default: what the
-    /// members file under the home says, else drawn by chance (and kept, where there is a home).
+    /// members file under the home says, else the short form of its public key.
     pub fn id(mut self, id: impl Into<String>) -> Self {
         self.id = Some(id.into());
         self
@@ -95,7 +98,8 @@ impl NodeBuilder {
         self
     }
 
-    /// A folder for the node's identity and the members file. Default: none is kept.
+    /// A folder for the node's key pair and the members file. Default: none is kept, and the key pair
+    /// lasts as long as the node.
     pub fn home(mut self, path: impl Into<PathBuf>) -> Self {
         self.home = Some(path.into());
         self
@@ -105,6 +109,12 @@ impl NodeBuilder {
     /// The other side has to know this node too.
     pub fn member(mut self, id: NodeId, addrs: Vec<SocketAddr>) -> Self {
         self.members.push(Member::new(id, addrs));
+        self
+    }
+
+    /// As [`member`](Self::member), for one whose public key is known.
+    pub fn member_with_key(mut self, id: NodeId, addrs: Vec<SocketAddr>, key: PublicKey) -> Self {
+        self.members.push(Member { key: MemberKey::Known(key), ..Member::new(id, addrs) });
         self
     }
 
@@ -171,7 +181,8 @@ impl NodeBuilder {
     }
 
     /// Determines all that is left to chance: for tests. Two nodes, or two runs of one, must not
-    /// have the same. Default: drawn from the system.
+    /// have the same. Where there is no home the key pair follows from it as well, and is no secret then.
+    /// Default: drawn from the system.
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = Some(seed);
         self
@@ -190,6 +201,16 @@ impl NodeBuilder {
         self
     }
 
+    /// Who the node is going to be: its id and its public key. Nothing is started or locked; a key pair
+    /// is made under the home where there is none.
+    ///
+    /// # Errors
+    /// [`StartError`]: what would keep it from starting.
+    pub fn identify(&self) -> Result<(NodeId, PublicKey), StartError> {
+        let Who { id, identity, .. } = self.who()?;
+        Ok((id, identity.public_key()))
+    }
+
     /// Opens the home, binds the transport, loads the storage and starts the node's threads.
     ///
     /// # Errors
@@ -202,40 +223,32 @@ impl NodeBuilder {
         }
         let seed = self.seed.unwrap_or_else(|| RandomState::new().hash_one(std::process::id()));
         let home = self.home.as_deref().map(Home::open).transpose()?;
-        let file = home.as_ref().map(Home::members).transpose()?.flatten();
-        let named = self.id.as_deref().map(str::parse).transpose()?;
-        let id = match (named, &file) {
-            (Some(named), Some(file)) if named != file.this.id => {
-                let text = format!("the id is {named}, but this home belongs to node {}", file.this.id);
-                return Err(StartError::Config(text));
-            }
-            (Some(named), _) => named,
-            (None, Some(file)) => file.this.id,
-            (None, None) => NodeId::from_u64(seed),
-        };
+        let Who { id, identity, file } = self.who()?;
         let storage = self.storage.unwrap_or_else(|| Arc::new(MemoryStorage::new()));
         let mut transport = self.transport.unwrap_or_else(|| default_transport(self.listen));
 
         let poll = Poll::new().map_err(StartError::Loop)?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKER).map_err(StartError::Loop)?);
-        let bound = EventLoop::bind(&mut *transport, &poll, &waker);
+        let bound = EventLoop::bind(&mut *transport, &poll, &waker, identity.clone());
         let addr = bound.map_err(|error| StartError::Bind { addr: self.listen.to_string(), error })?;
         let at = now(&*self.clock);
 
         let mut addrs = vec![self.advertise.unwrap_or(addr)];
         let (mut peers, mut generation, mut weight) = (self.members, 0, 1);
-        let mut state = MemberState::Active;
+        let (mut state, mut key) = (MemberState::Active, MemberKey::Known(identity.public_key()));
         if let Some(file) = file {
             // Further addresses of this node stand where a person put them; old ones of its own go.
             let others = file.this.addrs.into_iter().filter(|a| self.advertise.is_some() && *a != addr);
             addrs.extend(others.filter(|a| Some(*a) != self.advertise));
             addrs.truncate(MAX_ADDRS);
             (generation, weight, state) = (file.this.generation, file.this.weight, file.this.state);
+            key = key.joined(file.this.key);
             peers.extend(file.peers);
         }
         peers.retain(|m| m.id != id);
         let weight = self.weight.unwrap_or(weight);
-        let this = Member { generation, state, revision: at.wall_ms, weight, ..Member::new(id, addrs) };
+        let revision = at.wall_ms;
+        let this = Member { generation, state, revision, weight, key, ..Member::new(id, addrs) };
         let local = Local {
             id,
             cluster: self.cluster,
@@ -297,6 +310,7 @@ impl NodeBuilder {
         own_threads.push(thread.thread().id());
         Ok(Node::from_inner(Inner {
             id,
+            public_key: identity.public_key(),
             addr,
             transport: transport_kind,
             config: self.config,
@@ -309,6 +323,43 @@ impl NodeBuilder {
             thread: Mutex::new(Some(thread)),
             own_threads,
         }))
+    }
+}
+
+/// Who a node is.
+struct Who {
+    id: NodeId,
+    identity: Arc<Identity>,
+    /// The members file of its home, if there is one.
+    file: Option<MembersFile>,
+}
+
+impl NodeBuilder {
+    fn who(&self) -> Result<Who, StartError> {
+        let file = self.home.as_deref().map(Home::members_of).transpose()?.flatten();
+        let identity = match (&self.home, self.seed) {
+            (Some(home), _) => Home::identity_of(home)?,
+            (None, Some(seed)) => Identity::from_seed(Digest::of(&seed.to_be_bytes()).0),
+            (None, None) => Identity::generate(),
+        };
+        let key = identity.public_key();
+        let named = self.id.as_deref().map(str::parse).transpose()?;
+        let id = match (named, &file) {
+            (Some(named), Some(file)) if named != file.this.id => {
+                let text = format!("the id is {named}, but this home belongs to node {}", file.this.id);
+                return Err(StartError::Config(text));
+            }
+            (Some(named), _) => named,
+            (None, Some(file)) => file.this.id,
+            (None, None) => key.short(),
+        };
+        match file.as_ref().and_then(|file| file.this.key.known()).filter(|known| *known != key) {
+            Some(known) => Err(StartError::Config(format!(
+                "this home's members file says that node {id} has the key {known}, but its secret key is that \
+                 of {key}: put back the one that belongs to it"
+            ))),
+            None => Ok(Who { id, identity: identity.into(), file }),
+        }
     }
 }
 

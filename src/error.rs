@@ -143,6 +143,9 @@ pub enum MemberError {
     /// There is no such member.
     #[error("node {0} is no member")]
     Unknown(NodeId),
+    /// Another key of it is known. It has to be removed first, and then added with the new one.
+    #[error("another key of node {0} is known: remove it first")]
+    Key(NodeId),
     /// A node does not add or remove itself.
     #[error("node {0} is this node")]
     Myself(NodeId),

@@ -175,10 +175,17 @@
 //! ```
 //!
 //! With a [`home`](crate::NodeBuilder::home) a node keeps its id and its members across restarts in
-//! `turbo_members.txt`: the first line is this node, each further one a peer, `ID ADDR[|ADDR...]`
-//! or `ID none` for one that dials us and is not dialled; `weight=N` may follow, `#` begins a
+//! `turbo_members.txt`: the first line is this node, each further one a peer, `ID ADDR[|ADDR...] [KEY]`
+//! or `ID none [KEY]` for one that dials us and is not dialled; `weight=N` may follow, `#` begins a
 //! comment. The file is read at start and rewritten as a whole whenever the list changes. A line
 //! that does not parse keeps the node from starting, and is named.
+//!
+//! Who a node is, its key pair says. It is made at the first start and kept under the home in
+//! `turbopump.key`, with a mode of 600; without a home it lasts as long as the node. The member list
+//! carries the public halves ([`Member::key`](crate::Member)), so each node hears of all. A key that is
+//! known for a member stays: where another one turns up, neither is believed until the member was removed and
+//! added again, and the log says so. It also says where two members have the same key, as copies of one
+//! home do.
 //!
 //! A peer is its id and not its address: several nodes may share an address's host, and addresses may
 //! change. All members need the same cluster name, number of partitions and kind of partitioner; a

@@ -68,6 +68,7 @@ pub mod digest;
 mod driver;
 mod error;
 pub mod guide;
+pub mod identity;
 pub mod model;
 #[cfg(turbopump_mutations)]
 mod mutation;
@@ -89,8 +90,10 @@ pub use core::{
 };
 pub use driver::{Clock, SystemClock, Task};
 pub use error::{MemberError, ReadError, StartError, SubmitError, WriteError};
+pub use identity::Identity;
 pub use model::{
-    Context, Dot, Key, Member, MemberState, Members, Mirrors, NodeId, Record, Siblings, Version,
+    Context, Dot, Key, Member, MemberKey, MemberState, Members, Mirrors, NodeId, PublicKey, Record, Siblings,
+    Version,
 };
 pub use node::{Node, Watch};
 pub use operations::Reading;

@@ -19,7 +19,7 @@ use crate::{
     core::{Event, Found, MemberInfo, Outcome, Request, WatchId},
     driver::{Clock, Mail, Mailbox, Reply, Shared, Task, Ticket, Watcher, fill, now},
     error::{ReadError, SubmitError},
-    model::{Context, Key, KeyError, Ledger, Mirrors, NodeId, Siblings},
+    model::{Context, Key, KeyError, Ledger, Mirrors, NodeId, PublicKey, Siblings},
     operations::{Change, ChangeMembers, Count, Forget, Get, Keys, Leave, Put, Reading, WaitFor},
     partition::Placement,
     storage::Storage,
@@ -49,6 +49,7 @@ pub struct Node {
 
 pub(crate) struct Inner {
     pub(crate) id: NodeId,
+    pub(crate) public_key: PublicKey,
     pub(crate) addr: SocketAddr,
     pub(crate) transport: &'static str,
     pub(crate) config: Config,
@@ -84,6 +85,11 @@ impl Node {
     /// Its name in the cluster.
     pub fn id(&self) -> NodeId {
         self.inner.id
+    }
+
+    /// The public half of its key pair, by which others know it.
+    pub fn public_key(&self) -> PublicKey {
+        self.inner.public_key
     }
 
     /// Where peers can dial it, as bound.
@@ -212,7 +218,7 @@ impl Node {
     /// Makes another node a member, or gives a member other addresses. The other side has to know
     /// this node as well; then the lists spread by themselves.
     pub fn add_member(&self, id: NodeId, addrs: Vec<SocketAddr>) -> ChangeMembers {
-        ChangeMembers { node: self.clone(), change: Ok(Change::Add(id, addrs)) }
+        ChangeMembers { node: self.clone(), change: Ok(Change::Add(id, addrs, None)) }
     }
 
     /// Removes a member everywhere. Its copies no longer count; it is told if it can be reached.

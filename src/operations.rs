@@ -20,7 +20,7 @@ use crate::{
     },
     driver::{Reply, Ticket, now},
     error::{MemberError, ReadError, SubmitError, WriteError},
-    model::{Context, Digest, Key, Kind, Mirrors, NodeId, Record, Siblings},
+    model::{Context, Digest, Key, Kind, Mirrors, NodeId, PublicKey, Record, Siblings},
     node::Node,
     pending::{Pending, completion},
 };
@@ -491,11 +491,22 @@ pub struct ChangeMembers {
 }
 
 pub(crate) enum Change {
-    Add(NodeId, Vec<std::net::SocketAddr>),
+    Add(NodeId, Vec<std::net::SocketAddr>, Option<PublicKey>),
     Remove(NodeId),
 }
 
 operation!(ChangeMembers, (), MemberError);
+
+impl ChangeMembers {
+    /// The public key of the node that is added. Default: none is named; it is taken over from the
+    /// node itself where the transport does not ask for keys.
+    pub fn key(mut self, key: PublicKey) -> Self {
+        if let Ok(Change::Add(_, _, named)) = &mut self.change {
+            *named = Some(key);
+        }
+        self
+    }
+}
 
 impl Prepare for ChangeMembers {
     type Ok = ();
@@ -503,7 +514,7 @@ impl Prepare for ChangeMembers {
 
     fn prepare(self) -> Result<Prepared<Self>, SubmitError> {
         let request = match self.change? {
-            Change::Add(id, addrs) => Request::AddMember { id, addrs },
+            Change::Add(id, addrs, key) => Request::AddMember { id, addrs, key },
             Change::Remove(id) => Request::RemoveMember(id),
         };
         Ok(Prepared::Ask(request, 0))

@@ -17,8 +17,8 @@ use proptest::{
 };
 use turbopump::{
     model::{
-        Actor, Context, Digest, Dot, Key, Kind, MAX_KEY_BYTES, MAX_RANGES_PER_ACTOR, Member, MemberState,
-        Members, MembersFile, Mirrors, NodeId, Record, Seeded, Siblings, Version,
+        Actor, Context, Digest, Dot, Key, Kind, MAX_KEY_BYTES, MAX_RANGES_PER_ACTOR, Member, MemberKey,
+        MemberState, Members, MembersFile, Mirrors, NodeId, PublicKey, Record, Seeded, Siblings, Version,
     },
     partition::{Partition, PartitionCount},
 };
@@ -504,14 +504,17 @@ fn member() -> impl Strategy<Value = Member> {
     let states = vec![MemberState::Active, MemberState::Leaving, MemberState::Removed];
     let addrs = select(vec!["10.0.0.1:1", "10.0.0.1:2", "[2001:db8::1]:1592"]);
     let addrs = vec(addrs.prop_map(|addr| addr.parse::<SocketAddr>().unwrap()), 0..3);
-    (select(vec!["a", "b", "c"]), 0..3u32, select(states), 0..3u64, 0..3u16, addrs).prop_map(
-        |(id, generation, state, revision, weight, addrs)| Member {
+    let key = |number| MemberKey::Known(PublicKey([number; 32]));
+    let keys = vec![MemberKey::Unknown, key(1), key(2), MemberKey::Disputed];
+    (select(vec!["a", "b", "c"]), 0..3u32, select(states), 0..3u64, 0..3u16, addrs, select(keys)).prop_map(
+        |(id, generation, state, revision, weight, addrs, key)| Member {
             id: id.parse().unwrap(),
             generation,
             state,
             revision,
             weight,
             addrs,
+            key,
         },
     )
 }
@@ -523,6 +526,11 @@ fn merged<'a>(news: impl IntoIterator<Item = &'a Member>) -> Members {
         assert_eq!(members.merge(member), members != before, "merge says whether something changed");
     }
     members
+}
+
+/// An entry without its key, which goes its own way.
+fn bare(member: &Member) -> Member {
+    Member { key: MemberKey::Unknown, ..member.clone() }
 }
 
 proptest! {
@@ -559,10 +567,24 @@ proptest! {
         let weight_of = |m: &Member| (m.generation, m.state == MemberState::Removed, m.state == MemberState::Leaving, m.revision);
         let winner = merged([&a, &b]).find(a.id).unwrap().clone();
         match weight_of(&a).cmp(&weight_of(&b)) {
-            std::cmp::Ordering::Greater => prop_assert_eq!(winner, a),
-            std::cmp::Ordering::Less => prop_assert_eq!(winner, b),
-            std::cmp::Ordering::Equal => prop_assert!(winner == a || winner == b),
+            std::cmp::Ordering::Greater => prop_assert_eq!(bare(&winner), bare(&a)),
+            std::cmp::Ordering::Less => prop_assert_eq!(bare(&winner), bare(&b)),
+            std::cmp::Ordering::Equal => prop_assert!(bare(&winner) == bare(&a) || bare(&winner) == bare(&b)),
         }
+    }
+
+    /// Goal: a key once known for a generation is never exchanged for another. Method: any news of it.
+    #[test]
+    fn a_known_key_stays_or_is_disputed(a in member(), b in member()) {
+        let b = Member { id: a.id, ..b };
+        let joined = a.joined(&b);
+        let expected = match (a.generation == b.generation, a.key, b.key) {
+            (false, ..) => a.clone().max(b.clone()).key,
+            (true, MemberKey::Unknown, key) | (true, key, MemberKey::Unknown) => key,
+            (true, one, other) if one == other => one,
+            _ => MemberKey::Disputed,
+        };
+        prop_assert_eq!(joined.key, expected);
     }
 
     #[test]
@@ -595,6 +617,22 @@ proptest! {
         let file = MembersFile { this, peers: merged(&peers).all().map(kept).collect() };
         prop_assert_eq!(file.to_string().parse::<MembersFile>(), Ok(file));
     }
+}
+
+#[test]
+fn a_members_file_names_keys() {
+    let key = "3d4017c3e843895a92b70aa74d1b7ebc9c982ccf2ec4968cc0cd55f12af4660c";
+    let file: MembersFile = format!("1 none {key}\n2 10.0.0.2:1 disputed weight=2\n3 none").parse().unwrap();
+    assert_eq!(file.this.key, MemberKey::Known(key.parse().unwrap()));
+    assert_eq!((file.peers[0].key, file.peers[0].weight), (MemberKey::Disputed, 2));
+    assert_eq!(file.peers[1].key, MemberKey::Unknown);
+    for wrong in
+        [format!("1 none {}", &key[1..]), format!("1 none {key} {key}"), format!("1 none {key} disputed")]
+    {
+        assert!(wrong.parse::<MembersFile>().is_err(), "{wrong}");
+    }
+    let short = key.parse::<PublicKey>().unwrap().short();
+    assert_eq!(short.as_str(), &key[..16]);
 }
 
 #[test]

@@ -14,7 +14,8 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("digest", &["model"]),
     ("partition", &["model"]),
     ("storage", &["model"]),
-    ("transport", &["model"]),
+    ("identity", &["model"]),
+    ("transport", &["model", "identity"]),
     ("config", &["model", "partition", "error"]),
     ("error", &["model", "config", "partition", "storage::StorageError", "transport::TransportError"]),
     // The core speaks of changes to a storage, and knows none.
@@ -32,7 +33,10 @@ const MAY_NAME: &[(&str, &[&str])] = &[
             "mutation",
         ],
     ),
-    ("driver", &["core", "storage", "transport", "wire", "partition", "model", "config", "error"]),
+    (
+        "driver",
+        &["core", "storage", "transport", "wire", "partition", "model", "config", "error", "identity"],
+    ),
 ];
 
 /// The modules that may name everything: what users see, and what tests them.
@@ -177,6 +181,10 @@ fn foreign_parts_have_one_place(source: &Source) -> Vec<String> {
     let places = [
         ("udt", "src/transport/udt/, or src/transport/mod.rs for the module of that name"),
         ("xattr", "src/storage/, or tests/ which spoil what it wrote"),
+        ("ring::signature", "src/identity/"),
+        ("rustls", "src/transport/quic/"),
+        ("quinn_proto", "src/transport/quic/"),
+        ("quinn_udp", "src/transport/quic/"),
     ];
     let mut wrong = Vec::new();
     for path in source.all_paths() {

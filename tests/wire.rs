@@ -7,8 +7,8 @@ use bytes::Bytes;
 use proptest::{collection::vec, option, prelude::*};
 use turbopump::{
     model::{
-        Actor, Context, Digest, Dot, Key, Kind, MAX_ADDRS, MAX_RANGES_PER_ACTOR, Member, MemberState,
-        Members, Mirrors, NodeId, Record, Stamp, Version,
+        Actor, Context, Digest, Dot, Key, Kind, MAX_ADDRS, MAX_RANGES_PER_ACTOR, Member, MemberKey,
+        MemberState, Members, Mirrors, NodeId, PublicKey, Record, Stamp, Version,
     },
     wire::{
         AckStatus, BurialStep, DecodeError, FRAME_HEADER_BYTES, FrameError, FrameType, HashedKey, Header,
@@ -91,14 +91,20 @@ fn addrs() -> impl Strategy<Value = SocketAddr> {
 fn entries() -> impl Strategy<Value = Member> {
     let states =
         prop_oneof![Just(MemberState::Active), Just(MemberState::Leaving), Just(MemberState::Removed)];
-    (node_ids(), any::<u32>(), states, numbers(), any::<u16>(), vec(addrs(), 0..=MAX_ADDRS)).prop_map(
-        |(id, generation, state, revision, weight, addrs)| Member {
+    let keys = prop_oneof![
+        Just(MemberKey::Unknown),
+        any::<[u8; 32]>().prop_map(|key| MemberKey::Known(PublicKey(key))),
+        Just(MemberKey::Disputed)
+    ];
+    (node_ids(), any::<u32>(), states, numbers(), any::<u16>(), vec(addrs(), 0..=MAX_ADDRS), keys).prop_map(
+        |(id, generation, state, revision, weight, addrs, key)| Member {
             id,
             generation,
             state,
             revision,
             weight,
             addrs,
+            key,
         },
     )
 }
@@ -625,6 +631,7 @@ fn golden_bytes() {
         revision: 300,
         weight: 2,
         addrs: vec!["127.0.0.1:1593".parse().unwrap(), "[::1]:1593".parse().unwrap()],
+        key: MemberKey::Known(PublicKey([0xab; 32])),
     };
     let mirrors = Mirrors(3);
     let tree = TreeDigest { mirrors, sum: 0x1122_3344_5566_7788 };
@@ -683,8 +690,8 @@ fn golden_bytes() {
         (Message::Pong { sequence: 200, vitals: Vitals::default() }, "9309ccc8990000000000000000c2"),
         (
             Message::Members { entries: vec![member], reply: true },
-            "930a9196a26e310101cd012c0292c4067f0000010639c41200000000000000000000000000000001\
-             0639c3",
+            "930a9197a26e310101cd012c0292c4067f0000010639c41200000000000000000000000000000001\
+             0639c420ababababababababababababababababababababababababababababababababc3",
         ),
         (Message::Compare { round: 7, trees: vec![tree] }, "930b07c40a00031122334455667788"),
         (
@@ -732,7 +739,7 @@ fn golden_bytes() {
     };
     assert_eq!(
         hex(&hello.to_frame()),
-        "747001010000001d000000000000000098a474657374a26e3107cd0400a472696e67cf1122334455\
+        "747002010000001d000000000000000098a474657374a26e3107cd0400a472696e67cf1122334455\
              6677880005"
     );
 }
@@ -746,8 +753,8 @@ fn golden_bytes_of_a_message_in_parts() {
     let frames = flushed(&mut a);
     let heads: Vec<_> = frames.iter().map(|frame| (hex(&frame[..36]), frame.len())).collect();
     let expected = [
-        ("74700103000004a0826e610ad9e5ef222a9c7a4f8f4b4cd00000000294072a00c505dc07", 1_200),
-        ("747001030000015b826e610ad9e5ef222a9c7a4f8f4b4cd0000100020707070707070707", 363),
+        ("74700203000004a0826e610ad9e5ef222a9c7a4f8f4b4cd00000000294072a00c505dc07", 1_200),
+        ("747002030000015b826e610ad9e5ef222a9c7a4f8f4b4cd0000100020707070707070707", 363),
     ];
     assert_eq!(heads, expected.map(|(head, len)| (head.into(), len)));
     assert_eq!(heard(&mut b, from, &frames), [message]);

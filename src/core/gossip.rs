@@ -36,7 +36,7 @@ const RESEND_MS: u64 = 300;
 /// Least time between two publications, in a large cluster.
 const SETTLE_MS: u64 = 200;
 /// Bytes of an entry in a message at most, without its id and addresses.
-const ENTRY_BYTES: usize = 24;
+const ENTRY_BYTES: usize = 58;
 /// Bytes of an address in a message, at most.
 const ADDR_BYTES: usize = 20;
 /// Bytes of a message around its entries, at most.
@@ -101,6 +101,7 @@ impl Core {
             self.start_handoff();
             self.doubt_anew();
         }
+        self.tell_of_keys(&before);
         let news: Vec<Member> = members.all().filter(|m| before.find(m.id) != Some(m)).cloned().collect();
         self.out.push(Output::Publish { members, placement: self.placement.clone() });
         self.spread(&news);

@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 use super::Core;
 use crate::{
     error::MemberError,
-    model::{MAX_ADDRS, Member, MemberState, NodeId},
+    model::{MAX_ADDRS, Member, MemberKey, MemberState, NodeId, PublicKey},
     wire::{Message, Vitals},
 };
 
@@ -73,18 +73,27 @@ impl Core {
         }
     }
 
-    pub(super) fn add_member(&mut self, id: NodeId, addrs: Vec<SocketAddr>) -> Result<(), MemberError> {
+    pub(super) fn add_member(
+        &mut self,
+        id: NodeId,
+        addrs: Vec<SocketAddr>,
+        key: Option<PublicKey>,
+    ) -> Result<(), MemberError> {
         if id == self.me {
             return Err(MemberError::Myself(id));
         }
         if addrs.len() > MAX_ADDRS {
             return Err(MemberError::Limit(format!("a member has at most {MAX_ADDRS} addresses")));
         }
-        let mut entry = Member::new(id, addrs);
+        let mut entry = Member { key: key.into(), ..Member::new(id, addrs) };
         match self.members.find(id) {
             Some(known) if known.is_present() => {
+                let key = known.key.joined(entry.key);
+                if key == MemberKey::Disputed && entry.key != MemberKey::Unknown {
+                    return Err(MemberError::Key(id));
+                }
                 let addrs = std::mem::take(&mut entry.addrs);
-                entry = Member { addrs, revision: known.revision.saturating_add(1), ..known.clone() };
+                entry = Member { addrs, revision: known.revision.saturating_add(1), key, ..known.clone() };
             }
             Some(known) => entry.generation = known.generation.saturating_add(1),
             None if self.members.len() >= MAX_MEMBERS => {
@@ -118,7 +127,7 @@ impl Core {
     /// News about this node. It knows best, except that others may remove it.
     fn hear_of_myself(&mut self, news: &Member) -> bool {
         let Some(mine) = self.members.find(self.me).cloned() else { return false };
-        if *news <= mine {
+        if mine.joined(news) == mine {
             return false;
         }
         if news.state == MemberState::Removed {
@@ -132,7 +141,16 @@ impl Core {
         let revision = news.revision.max(mine.revision).saturating_add(1);
         // Others remember that this node was leaving: it goes on.
         let (generation, state) = (news.generation, news.state);
-        let changed = self.members.merge(&Member { generation, state, revision, ..mine });
+        // Whoever added it again may have done so with a key, and then that one counts.
+        let key = match news.key {
+            MemberKey::Unknown => mine.key,
+            key if generation > mine.generation => key,
+            key => key.joined(mine.key),
+        };
+        if key != mine.key {
+            self.notice("another key than its own was named for this node".into());
+        }
+        let changed = self.members.merge(&Member { generation, state, revision, key, ..mine });
         self.look_whether_left();
         changed
     }

@@ -25,6 +25,7 @@ mod io;
 mod keys;
 mod leave;
 mod ledger;
+mod member_keys;
 mod membership;
 mod naming;
 mod offer;
@@ -301,8 +302,8 @@ impl Core {
                 self.finish(op, Outcome::Keys(page));
             }
             Request::Forget(key) => self.submit_forget(op, key),
-            Request::AddMember { id, addrs } => {
-                let outcome = self.add_member(id, addrs);
+            Request::AddMember { id, addrs, key } => {
+                let outcome = self.add_member(id, addrs, key);
                 self.finish(op, Outcome::Members(outcome));
             }
             Request::RemoveMember(id) => {

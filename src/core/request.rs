@@ -8,7 +8,7 @@ use super::Departure;
 use crate::{
     config::{Ack, Read},
     error::{MemberError, ReadError, WriteError},
-    model::{Context, Digest, Dot, Key, Kind, Member, Mirrors, NodeId, Siblings, Version},
+    model::{Context, Digest, Dot, Key, Kind, Member, Mirrors, NodeId, PublicKey, Siblings, Version},
 };
 
 /// Names an operation from its submit to its outcome.
@@ -108,6 +108,8 @@ pub enum Request {
         id: NodeId,
         /// Where it can be dialled.
         addrs: Vec<SocketAddr>,
+        /// Its public key, if that is known.
+        key: Option<PublicKey>,
     },
     /// Remove a member.
     RemoveMember(NodeId),

@@ -170,9 +170,9 @@ fn numbers_at_their_end_do_not_run_over() {
     let last = |name| Member { generation: u32::MAX, revision: u64::MAX, ..Member::new(id(name), vec![]) };
     bench.hear(Message::Members { entries: vec![last("a"), last("b"), last("c")], reply: true });
     for name in ["b", "c"] {
-        bench.ask(Request::AddMember { id: id(name), addrs: vec![] });
+        bench.ask(Request::AddMember { id: id(name), addrs: vec![], key: None });
         bench.ask(Request::RemoveMember(id(name)));
-        bench.ask(Request::AddMember { id: id(name), addrs: vec![] });
+        bench.ask(Request::AddMember { id: id(name), addrs: vec![], key: None });
     }
 }
 
@@ -279,7 +279,7 @@ fn a_peer_that_is_removed_and_added_while_a_copy_is_read_for_it_is_served_again(
     let outputs = bench.hear(Message::OfferAck { tag, answers: vec![Interest::Wanted] });
     let job = jobs(&outputs).iter().find(|(_, w)| matches!(w, Work::Read(_))).expect("it is read").0;
     bench.ask(Request::RemoveMember(id("b")));
-    bench.ask(Request::AddMember { id: id("b"), addrs: vec![] });
+    bench.ask(Request::AddMember { id: id("b"), addrs: vec![], key: None });
     bench.feed(Input::Done { job, result: Done::Records(Ok(vec![])) });
     bench.feed(Input::LinkUp { peer: id("b"), incarnation: 1 });
     let outputs = bench.write("k2", &Bytes::from_static(b"v"));

@@ -22,6 +22,7 @@ use super::{
 };
 use crate::{
     core::{Core, Input, Now, OpId, Outcome, Output, WatchId},
+    identity::Identity,
     model::{Members, NodeId},
     partition::Placement,
     storage::Storage,
@@ -92,11 +93,13 @@ impl EventLoop {
         transport: &mut dyn Transport,
         poll: &Poll,
         waker: &Arc<Waker>,
+        identity: Arc<Identity>,
     ) -> io::Result<SocketAddr> {
         transport.start(TransportContext {
             registry: poll.registry(),
             token: TRANSPORT,
             waker: waker.clone(),
+            identity,
         })
     }
 

@@ -4,6 +4,9 @@
 //! of times, and end up equal. What counts, in this order: the generation (raised only when a
 //! removed id is deliberately added again), removal, leaving, the revision (raised by whoever
 //! changes the entry), and at last the content, so that two different entries are never a draw.
+//!
+//! The public key goes its own way, so that no later news change it: within a generation it is
+//! joined ([`MemberKey::joined`]), and a new generation begins with that of its entry.
 
 use std::{
     collections::BTreeMap,
@@ -12,7 +15,7 @@ use std::{
 
 use xxhash_rust::xxh3::Xxh3;
 
-use super::NodeId;
+use super::{MemberKey, NodeId};
 #[cfg(turbopump_mutations)]
 use crate::mutation::{Mutation, is_planted};
 
@@ -45,6 +48,8 @@ pub struct Member {
     pub weight: u16,
     /// Where it can be dialled, best first, at most [`MAX_ADDRS`].
     pub addrs: Vec<SocketAddr>,
+    /// Its public key.
+    pub key: MemberKey,
 }
 
 /// The member list.
@@ -59,7 +64,18 @@ impl Member {
     /// The scope and flow of IPv6 addresses mean something on one machine only and are left out.
     pub fn new(id: NodeId, addrs: Vec<SocketAddr>) -> Self {
         let addrs = addrs.into_iter().map(|a| SocketAddr::new(a.ip(), a.port())).collect();
-        Self { id, generation: 0, state: MemberState::Active, revision: 0, weight: 1, addrs }
+        let (state, key) = (MemberState::Active, MemberKey::Unknown);
+        Self { id, generation: 0, state, revision: 0, weight: 1, addrs, key }
+    }
+
+    /// What is known by those who know this entry and those who know that one, of the same id.
+    pub fn joined(&self, other: &Self) -> Self {
+        let later = self.max(other);
+        let key = match self.generation == other.generation {
+            true => self.key.joined(other.key),
+            false => later.key,
+        };
+        Self { key, ..later.clone() }
     }
 
     /// Whether it belongs to the cluster: active or leaving.
@@ -69,7 +85,7 @@ impl Member {
 }
 
 impl Members {
-    /// Takes in news of one member and says whether they changed anything: the greater entry wins.
+    /// Takes in news of one member and says whether they changed anything.
     pub fn merge(&mut self, news: &Member) -> bool {
         match self.entries.get_mut(&news.id) {
             #[cfg(turbopump_mutations)]
@@ -78,10 +94,11 @@ impl Members {
                 *known = if is_later { news.clone() } else { known.clone() };
                 is_later
             }
-            Some(known) if *known >= *news => false,
             Some(known) => {
-                *known = news.clone();
-                true
+                let joined = known.joined(news);
+                let is_news = *known != joined;
+                *known = joined;
+                is_news
             }
             None => {
                 self.entries.insert(news.id, news.clone());
@@ -138,6 +155,14 @@ impl Members {
                 }
                 hasher.update(&[u8::from(addr.is_ipv6())]);
                 hasher.update(&addr.port().to_be_bytes());
+            }
+            match m.key {
+                MemberKey::Unknown => hasher.update(&[0]),
+                MemberKey::Known(key) => {
+                    hasher.update(&[1]);
+                    hasher.update(&key.0);
+                }
+                MemberKey::Disputed => hasher.update(&[2]),
             }
         }
         hasher.digest()

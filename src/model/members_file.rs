@@ -3,15 +3,18 @@
 //! ```text
 //! # this node first
 //! 1 127.0.0.1:1593
-//! 2 127.0.0.1:2593|10.0.0.2:2593
+//! 2 127.0.0.1:2593|10.0.0.2:2593 3d4017c3e843895a92b70aa74d1b7ebc9c982ccf2ec4968cc0cd55f12af4660c
 //! 3 none weight=2
 //! 4 10.0.0.4:1593 leaving
 //! 5 removed generation=1
+//! 6 10.0.0.6:1593 disputed
 //! ```
+//!
+//! The 64 digits are the member's public key; `disputed` stands for one of which others said another.
 
 use std::{fmt, str::FromStr};
 
-use super::{MAX_ADDRS, Member, MemberState, NodeId};
+use super::{MAX_ADDRS, Member, MemberKey, MemberState, NodeId};
 
 /// What the file says: this node, then the others.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -80,9 +83,16 @@ fn parse_member(content: &str) -> Result<Member, String> {
         }
     }
     for word in words {
-        let bad = || format!("{word:?} is none of leaving, weight=N and generation=N");
+        let bad = || format!("{word:?} is none of a key of 64 digits, leaving, weight=N and generation=N");
         if word == "leaving" && member.is_present() {
             member.state = MemberState::Leaving;
+            continue;
+        }
+        if let Some(key) = parse_key(word) {
+            if member.key != MemberKey::Unknown {
+                return Err("it has two keys".into());
+            }
+            member.key = key;
             continue;
         }
         match word.split_once('=').ok_or_else(bad)? {
@@ -92,6 +102,13 @@ fn parse_member(content: &str) -> Result<Member, String> {
         }
     }
     Ok(member)
+}
+
+fn parse_key(word: &str) -> Option<MemberKey> {
+    match word {
+        "disputed" => Some(MemberKey::Disputed),
+        _ => word.parse().ok().map(MemberKey::Known),
+    }
 }
 
 impl fmt::Display for MembersFile {
@@ -106,6 +123,11 @@ impl fmt::Display for MembersFile {
             }
             for (i, addr) in m.addrs.iter().filter(|_| m.is_present()).enumerate() {
                 write!(f, "{}{addr}", if i > 0 { "|" } else { "" })?;
+            }
+            match m.key {
+                MemberKey::Unknown => {}
+                MemberKey::Known(key) => write!(f, " {key}")?,
+                MemberKey::Disputed => f.write_str(" disputed")?,
             }
             if m.state == MemberState::Leaving {
                 f.write_str(" leaving")?;

@@ -24,7 +24,7 @@ use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 use bytes::Bytes;
 use mio::{Registry, Token, Waker};
 
-use crate::config::USUAL_PATIENCE;
+use crate::{config::USUAL_PATIENCE, identity::Identity};
 
 /// Every transport takes frames of at least this many bytes: what any IPv6 path carries, and room
 /// enough for every message that can't be split.
@@ -38,6 +38,8 @@ pub struct TransportContext<'a> {
     pub token: Token,
     /// Wakes the loop from another thread; `poll` is called soon after.
     pub waker: Arc<Waker>,
+    /// The node's key pair, for those that show who they are.
+    pub identity: Arc<Identity>,
 }
 
 /// What a transport tells the loop.

@@ -191,7 +191,7 @@ impl Message {
             Self::WriteAck { .. } | Self::Bye => 20,
             Self::Ping { .. } | Self::Pong { .. } => 90,
             Self::Members { entries, .. } => {
-                10 + entries.iter().map(|m| 60 + 20 * m.addrs.len()).sum::<usize>()
+                10 + entries.iter().map(|m| 94 + 20 * m.addrs.len()).sum::<usize>()
             }
             Self::Compare { trees, .. } => 20 + TREE_BYTES * trees.len(),
             Self::Equal { .. } => 10,

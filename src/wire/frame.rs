@@ -6,7 +6,7 @@ use bytes::{BufMut, Bytes};
 pub const FRAME_HEADER_BYTES: usize = 16;
 
 /// The one version of frames that this release speaks.
-pub const WIRE_VERSION: u8 = 1;
+pub const WIRE_VERSION: u8 = 2;
 
 const MAGIC: [u8; 2] = *b"tp";
 

@@ -13,8 +13,8 @@ use super::{
     },
 };
 use crate::model::{
-    Actor, Context, Digest, Dot, Key, Kind, MAX_ADDRS, Member, MemberState, Mirrors, NodeId, Record, Stamp,
-    Version,
+    Actor, Context, Digest, Dot, Key, Kind, MAX_ADDRS, Member, MemberKey, MemberState, Mirrors, NodeId,
+    PublicKey, Record, Stamp, Version,
 };
 
 /// Bytes of a packed [`HashedKey`].
@@ -165,9 +165,10 @@ pub(super) fn decode_record(r: &mut Reader<'_>) -> Result<Record, DecodeError> {
     Ok(record)
 }
 
-/// `[id, generation, state, revision, weight, [address ...]]`
+/// `[id, generation, state, revision, weight, [address ...], key]`, where the key is nil if it is unknown
+/// and empty if it is disputed.
 pub(super) fn encode_member(member: &Member, out: &mut Vec<u8>) {
-    put_array(out, 6);
+    put_array(out, 7);
     put_text(out, member.id.as_str());
     put_uint(out, member.generation.into());
     put_uint(
@@ -182,10 +183,15 @@ pub(super) fn encode_member(member: &Member, out: &mut Vec<u8>) {
     put_uint(out, member.weight.into());
     put_array(out, member.addrs.len());
     member.addrs.iter().for_each(|addr| encode_addr(addr, out));
+    match &member.key {
+        MemberKey::Unknown => put_nil(out),
+        MemberKey::Known(key) => put_bytes(out, &key.0),
+        MemberKey::Disputed => put_bytes(out, &[]),
+    }
 }
 
 pub(super) fn decode_member(r: &mut Reader<'_>) -> Result<Member, DecodeError> {
-    let later = r.fields("member", 6)?;
+    let later = r.fields("member", 7)?;
     let member = Member {
         id: decode_node_id(r)?,
         generation: r.small("generation")?,
@@ -198,9 +204,22 @@ pub(super) fn decode_member(r: &mut Reader<'_>) -> Result<Member, DecodeError> {
         revision: r.uint("revision")?,
         weight: r.small("weight")?,
         addrs: (0..r.count("addrs", MAX_ADDRS, 8)?).map(|_| decode_addr(r)).collect::<Result<_, _>>()?,
+        key: decode_key_of_member(r)?,
     };
     r.skip(later)?;
     Ok(member)
+}
+
+fn decode_key_of_member(r: &mut Reader<'_>) -> Result<MemberKey, DecodeError> {
+    if r.nil() {
+        return Ok(MemberKey::Unknown);
+    }
+    let bytes = r.bytes("key")?;
+    if bytes.is_empty() {
+        return Ok(MemberKey::Disputed);
+    }
+    let key = bytes.try_into().map_err(|_| DecodeError::Malformed("key"))?;
+    Ok(MemberKey::Known(PublicKey(key)))
 }
 
 /// One byte string: 4 or 16 bytes of IP, 2 of port, big endian. Flow and scope of IPv6 mean

@@ -6,7 +6,7 @@ use std::{
     str::FromStr,
 };
 
-use clap::{Parser, ValueEnum, builder::BoolishValueParser};
+use clap::{Parser, Subcommand, ValueEnum, builder::BoolishValueParser};
 use turbopump::{Ack, Mirrors, NodeId, PartitionCount};
 
 use crate::{
@@ -20,6 +20,10 @@ use crate::{
 #[derive(Parser, Clone, Debug)]
 #[command(name = "turbopumpd", version, max_term_width = 110)]
 pub struct Args {
+    /// What to do instead of serving.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+
     /// Where clients talk HTTP/1.1: HOST:PORT, :PORT (loopback) or a path = unix socket; repeatable
     #[arg(
         short,
@@ -44,15 +48,15 @@ pub struct Args {
     pub advertise: Option<SocketAddr>,
 
     /// Identity, members and data live here
-    #[arg(long, value_name = "DIR", env = "TURBOPUMP_HOME", default_value = ".")]
+    #[arg(long, value_name = "DIR", env = "TURBOPUMP_HOME", default_value = ".", global = true)]
     pub home: PathBuf,
 
     /// file | memory; a relative PATH is under --home
     #[arg(long, value_name = "KIND[:PATH]", env = "TURBOPUMP_STORE", default_value = "file:store")]
     pub store: StoreKind,
 
-    /// This node's id, where the members file names none [default: random, kept]
-    #[arg(long, value_name = "ID", env = "TURBOPUMP_NAME")]
+    /// This node's id, where the members file names none [default: short form of its public key]
+    #[arg(long, value_name = "ID", env = "TURBOPUMP_NAME", global = true)]
     pub name: Option<NodeId>,
 
     /// Name of the cluster; nodes of another one are turned away
@@ -167,6 +171,13 @@ pub struct Args {
     pub handler_threads: u64,
 }
 
+/// What to do instead of serving.
+#[derive(Subcommand, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// Print this node's id and public key, as they stand in a members file; makes the key where there is none
+    Id,
+}
+
 /// Where versions are kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StoreKind {
@@ -235,6 +246,15 @@ mod tests {
         assert_eq!((args.port, args.mirrors, args.ack), (1593, Mirrors(3), Ack::Local));
         assert_eq!((args.store, args.sync_interval), (StoreKind::File("store".into()), 2000));
         assert_eq!(args.partitions.get(), 1024);
+    }
+
+    #[test]
+    fn a_command_stands_beside_the_options() {
+        assert_eq!(Args::parse_from(["turbopumpd"]).command, None);
+        for line in [&["turbopumpd", "--home", "x", "id"], &["turbopumpd", "id", "--home", "x"]] {
+            let args = Args::parse_from(line);
+            assert_eq!((args.command, args.home), (Some(Command::Id), "x".into()));
+        }
     }
 
     #[test]

@@ -5,7 +5,10 @@
 use std::process;
 
 use clap::{Parser, error::ErrorKind};
-use turbopumpd::{args::Args, server};
+use turbopumpd::{
+    args::{Args, Command},
+    server,
+};
 
 fn main() {
     let args = match Args::try_parse() {
@@ -17,7 +20,11 @@ fn main() {
             refuse(first.strip_prefix("error: ").unwrap_or(first));
         }
     };
-    if let Err(reason) = server::run(&args) {
+    let result = match args.command {
+        Some(Command::Id) => server::identify(&args),
+        None => server::run(&args),
+    };
+    if let Err(reason) = result {
         refuse(&reason);
     }
 }

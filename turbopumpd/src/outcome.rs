@@ -50,6 +50,7 @@ pub fn not_changed(e: &MemberError) -> Reply {
             reply::error(400, "malformed_parameter", format!("The parameter uid: {e}."))
         }
         MemberError::Unknown(_) => reply::error(404, "no_such_member", sentence(&e.to_string())),
+        MemberError::Key(_) => reply::error(400, "another_key", sentence(&e.to_string())),
         MemberError::LastMember => reply::error(400, "last_member", sentence(&e.to_string())),
         MemberError::Limit(_) => reply::error(400, "limit", sentence(&e.to_string())),
         MemberError::Stopped => stopping(),

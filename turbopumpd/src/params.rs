@@ -15,7 +15,7 @@ use std::{
 
 use percent_encoding::percent_decode_str;
 use turbopump::{
-    Ack, Context, Dot, Key, Mirrors, NodeId, Read,
+    Ack, Context, Dot, Key, Mirrors, NodeId, PublicKey, Read,
     model::{KeyError, MAX_ADDRS, MAX_KEY_BYTES},
 };
 
@@ -264,6 +264,14 @@ impl Params {
             Ok(addrs) if addrs.len() <= MAX_ADDRS && addrs.iter().all(is_of_a_host) => Ok(addrs),
             _ => Err(ParamError::malformed("ip", expected)),
         }
+    }
+
+    /// `key`: the public key of a node, if it is given.
+    ///
+    /// # Errors
+    /// It is none.
+    pub fn public_key(&self) -> Result<Option<PublicKey>, ParamError> {
+        self.parsed("key", |t| t.parse().map_err(|_| "the public key of a node, 64 hexadecimal digits"))
     }
 
     fn number<N: FromStr>(&self, name: &str, expected: &'static str) -> Result<Option<N>, ParamError> {

@@ -82,6 +82,7 @@ impl App {
         json!({
             "state": state,
             "node": self.node.id().as_str(),
+            "key": self.node.public_key().to_string(),
             "version": env!("CARGO_PKG_VERSION"),
             "transport": self.node.transport_kind(),
             "store": self.node.storage_kind(),
@@ -164,6 +165,20 @@ pub fn run(args: &Args) -> Result<(), String> {
     gate.wait_drained(DRAIN_WITHIN);
     node.shutdown(NODE_WITHIN);
     gate.stop(FLUSH_WITHIN);
+    Ok(())
+}
+
+/// Prints who the node of a home is, as it stands in a members file but for the addresses.
+///
+/// # Errors
+/// Whatever would keep the node from starting, as one line.
+pub fn identify(args: &Args) -> Result<(), String> {
+    let mut builder = Node::builder().home(&args.home);
+    if let Some(id) = &args.name {
+        builder = builder.id(id.as_str());
+    }
+    let (id, key) = builder.identify().map_err(line)?;
+    println!("{id} {key}");
     Ok(())
 }
 

@@ -330,7 +330,7 @@ impl World {
         let (id, addr) = (self.nodes[n].id, self.nodes[n].addr);
         self.nodes[n].standing = Standing::Member;
         self.nodes[n].introduced = vec![Member::new(self.nodes[by].id, vec![self.nodes[by].addr])];
-        let request = Request::AddMember { id, addrs: vec![addr] };
+        let request = Request::AddMember { id, addrs: vec![addr], key: None };
         self.submit(by, 0, any_key(), Asked::Other, request);
         self.write_members(by);
         self.start(n);
@@ -366,7 +366,7 @@ impl World {
             return;
         }
         let (id, addr) = (self.nodes[n].id, self.nodes[n].addr);
-        let request = Request::AddMember { id, addrs: vec![addr] };
+        let request = Request::AddMember { id, addrs: vec![addr], key: None };
         self.submit(by, 0, any_key(), Asked::Other, request);
         self.nodes[n].standing = Standing::Member;
         self.write_members(by);

@@ -14,6 +14,7 @@ use bytes::Bytes;
 use mio::{Events, Poll, Token, Waker};
 
 use super::PATIENCE;
+use crate::identity::Identity;
 use crate::transport::{SendError, Transport, TransportContext, TransportEvent};
 
 /// One turn waits this long at most.
@@ -56,7 +57,8 @@ impl Station {
     pub fn try_start(mut transport: Box<dyn Transport>) -> io::Result<Self> {
         let poll = Poll::new()?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKER_TOKEN)?);
-        let context = TransportContext { registry: poll.registry(), token: SOURCE_TOKEN, waker };
+        let identity = Arc::new(Identity::generate());
+        let context = TransportContext { registry: poll.registry(), token: SOURCE_TOKEN, waker, identity };
         let addr = transport.start(context)?;
         Ok(Self {
             transport,

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use serde_json::{Value, json};
-use turbopump::{Departure, Key, Member, MemberError, MemberState, Mirrors};
+use turbopump::{Departure, Key, Member, MemberError, MemberKey, MemberState, Mirrors};
 
 use super::{Begun, Question, begun};
 use crate::{gate::Reply, metrics as text, outcome, params::Params, reply, server::App};
@@ -41,7 +41,10 @@ pub fn membership(app: &Arc<App>, _: &Params, question: Question) -> Begun {
 
 /// `POST /add-peer`.
 pub fn add_peer(app: &Arc<App>, params: &Params, question: Question) -> Begun {
-    let change = app.node.add_member(params.node_id()?, params.addrs()?);
+    let mut change = app.node.add_member(params.node_id()?, params.addrs()?);
+    if let Some(key) = params.public_key()? {
+        change = change.key(key);
+    }
     let shared = app.clone();
     begun(change.submit(move |result| question.answer(changed(&shared, result))))
 }
@@ -87,7 +90,12 @@ fn member(m: &Member, up: bool) -> Value {
         (MemberState::Active, false) => "down",
     };
     let addrs: Vec<String> = m.addrs.iter().map(ToString::to_string).collect();
-    json!({"id": m.id.as_str(), "addrs": addrs, "state": state, "weight": m.weight})
+    let key = match m.key {
+        MemberKey::Unknown => Value::Null,
+        MemberKey::Known(key) => key.to_string().into(),
+        MemberKey::Disputed => "disputed".into(),
+    };
+    json!({"id": m.id.as_str(), "addrs": addrs, "state": state, "weight": m.weight, "key": key})
 }
 
 /// `GET /ring`.
