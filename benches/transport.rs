@@ -1,5 +1,5 @@
 //! Measures the transports through their trait, each over loopback between two mio loops on two
-//! threads: echo times of 100 bytes, and how fast UDT moves long frames.
+//! threads: echo times of 100 bytes, and how fast UDT and QUIC move frames in one direction.
 //!
 //! `cargo bench --bench transport` prints times, and ratios to a raw mio UDP socket measured in
 //! the same run: those are what to compare between machines and days. The variants take turns.
@@ -20,7 +20,7 @@ use mio::{Events, Interest, Poll, Token, Waker, net::UdpSocket};
 use turbopump::{
     Identity,
     transport::{
-        MemoryNetwork, SendError, Transport, TransportContext, TransportEvent, UdpTransport, UdtTransport,
+        MemoryNetwork, QuicTransport, SendError, Transport, TransportContext, TransportEvent, UdpTransport, UdtTransport,
     },
 };
 
@@ -40,6 +40,7 @@ fn main() {
         ("memory", Box::new(move || echoes(|| Box::new(network.transport())))),
         ("udp", Box::new(|| echoes(|| Box::new(UdpTransport::bind(any()))))),
         ("udt", Box::new(|| echoes(udt))),
+        ("quic", Box::new(|| echoes(quic))),
     ];
 
     let mut times: Vec<Vec<Duration>> = vec![Vec::new(); variants.len()];
@@ -63,8 +64,10 @@ fn main() {
         );
     }
     for bytes in [60_000, 1_000] {
-        let (mib, frames) = bulk(udt, bytes);
-        println!("udt, frames of {bytes:6} B: {mib:6.0} MiB/s, {frames:7.0} frames/s");
+        for (name, make) in [("udt", udt as fn() -> Box<dyn Transport>), ("quic", quic)] {
+            let (mib, frames) = bulk(make, bytes);
+            println!("{name:4}, frames of {bytes:6} B: {mib:6.0} MiB/s, {frames:7.0} frames/s");
+        }
     }
 }
 
@@ -74,6 +77,10 @@ fn any() -> SocketAddr {
 
 fn udt() -> Box<dyn Transport> {
     Box::new(UdtTransport::bind(any()))
+}
+
+fn quic() -> Box<dyn Transport> {
+    Box::new(QuicTransport::bind(any()).trust_on_first_use())
 }
 
 /// The floor: what a transport can't be faster than.
@@ -153,7 +160,8 @@ impl Loop {
     }
 
     fn wait(&mut self, time: Option<Duration>) {
-        self.poll.poll(&mut self.events, time).unwrap();
+        let due = self.transport.deadline().map(|at| at.saturating_duration_since(Instant::now()));
+        self.poll.poll(&mut self.events, due.into_iter().chain(time).min()).unwrap();
         if self.events.iter().any(|event| event.token() == SOURCE) {
             self.transport.ready();
         }
@@ -247,6 +255,7 @@ fn bulk(make: impl Fn() -> Box<dyn Transport>, bytes: usize) -> (f64, f64) {
                 Err(error) => panic!("{error}"),
             }
         }
+        client.transport.flush();
         client.wait(Some(Duration::from_millis(100)));
         answered += client.came.drain(..).count() * ANSWERED;
     }

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::{Event, OpId, Outcome, Progress, Request, WatchId};
 use crate::{
     config::Config,
-    model::{Dot, Key, Member, Members, NodeId, Record},
+    model::{Dot, Key, Member, Members, NodeId, PublicKey, Record},
     partition::{PartitionCount, Partitioner, Placement},
     storage::{Change, StageId},
     wire::Message,
@@ -56,6 +56,13 @@ pub enum Input {
         peer: NodeId,
         /// Which process of it.
         incarnation: u64,
+    },
+    /// A member whose key nobody named has shown one, and is believed.
+    KeyShown {
+        /// Who.
+        peer: NodeId,
+        /// The key.
+        key: PublicKey,
     },
     /// A peer can't be talked to any more.
     LinkDown {

@@ -6,9 +6,20 @@
 use std::collections::BTreeMap;
 
 use super::Core;
-use crate::model::{MemberKey, Members, NodeId, PublicKey};
+use crate::model::{Member, MemberKey, Members, NodeId, PublicKey};
 
 impl Core {
+    /// Takes the first key that a member shows as its own, and tells the others.
+    pub(super) fn key_shown(&mut self, id: NodeId, key: PublicKey) {
+        let nobodys = |m: &&Member| m.is_present() && m.key == MemberKey::Unknown;
+        let Some(known) = self.members.find(id).filter(nobodys) else { return };
+        let news = Member { key: MemberKey::Known(key), ..known.clone() };
+        if self.members.merge(&news) {
+            self.notice(format!("node {id} is taken at its word that its key is {key}: nobody named another"));
+            self.members_changed();
+        }
+    }
+
     /// The list changed: says which keys came into doubt by that.
     pub(super) fn tell_of_keys(&mut self, before: &Members) {
         let told = disputed(before);

@@ -285,6 +285,7 @@ impl Core {
             Input::Message { from, message } => self.message(from, message),
             Input::Done { job, result } => self.done(job, result),
             Input::LinkUp { peer, incarnation } => self.link_up(peer, incarnation),
+            Input::KeyShown { peer, key } => self.key_shown(peer, key),
             Input::LinkDown { peer } => self.link_down(peer),
             Input::Tick => {}
         }

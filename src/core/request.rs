@@ -323,6 +323,15 @@ counters! {
     sync_rounds,
     /// Keys that sync found different and asked for or sent.
     sync_repaired,
+    /// Links of others refused for their keys or for not knowing the cluster's secret. Counted by the
+    /// transport, as the next three are.
+    handshakes_refused,
+    /// Links that were not made for any other reason.
+    handshakes_failed,
+    /// Links that were not begun because there were too many.
+    handshakes_limited,
+    /// Frames lost for want of room, refused by the system or malformed.
+    frames_dropped,
     /// Times a peer was noticed to be down.
     peers_lost,
     /// Deleted and expired keys of which the last trace was dropped.

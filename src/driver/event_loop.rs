@@ -9,7 +9,7 @@ use std::{
     io,
     net::SocketAddr,
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use arc_swap::ArcSwap;
@@ -26,7 +26,7 @@ use crate::{
     model::{Members, NodeId},
     partition::Placement,
     storage::Storage,
-    transport::{SendError, Transport, TransportContext, TransportEvent},
+    transport::{Admission, Handshakes, SendError, Transport, TransportContext, TransportEvent},
     wire::{LinkEvent, Links, SendRefused},
 };
 
@@ -155,7 +155,9 @@ impl EventLoop {
         if self.stop_at_ms.is_some() {
             at_ms = Some(at_ms.map_or(u64::MAX, |at| at.min(now_ms + STOP_TICK_MS)));
         }
-        at_ms.map(|at| Duration::from_millis(at.saturating_sub(now_ms)))
+        let own = at_ms.map(|at| Duration::from_millis(at.saturating_sub(now_ms)));
+        let transports = self.parts.transport.deadline();
+        own.into_iter().chain(transports.map(|at| at.saturating_duration_since(Instant::now()))).min()
     }
 
     fn take_frames(&mut self) {
@@ -163,6 +165,7 @@ impl EventLoop {
         let (now_ms, events) = (self.at.mono_ms, &mut self.link_events);
         self.more_events = transport.poll(MAX_EVENTS_PER_TURN, &mut |event| match event {
             TransportEvent::Frame { from, frame } => links.received(now_ms, from, frame, events),
+            TransportEvent::Opened { addr, key } => links.opened(addr, key, events),
             TransportEvent::Closed { addr } => links.closed(addr, events),
         });
         for event in std::mem::take(&mut self.link_events) {
@@ -172,6 +175,7 @@ impl EventLoop {
                     log::info!("node {peer} is up at {addr} (incarnation {incarnation})");
                     self.feed(Input::LinkUp { peer, incarnation });
                 }
+                LinkEvent::KeyShown { peer, key } => self.feed(Input::KeyShown { peer, key }),
                 LinkEvent::Down { peer } => {
                     self.links_changed = true;
                     log::info!("node {peer} is down");
@@ -299,6 +303,7 @@ impl EventLoop {
     fn publish(&mut self, members: Arc<Members>, placement: Arc<Placement>) {
         // What was said to a member that is no more goes out first: it learns of its removal.
         self.send_frames();
+        self.parts.transport.admit(Admission::of(&members));
         for peer in self.parts.links.admit(&members) {
             log::info!("node {peer} is no member any more");
         }
@@ -315,7 +320,14 @@ impl EventLoop {
         self.parts.shared.placement.store(placement);
     }
 
-    fn finish(&mut self, op: OpId, outcome: Outcome) {
+    fn finish(&mut self, op: OpId, mut outcome: Outcome) {
+        if let Outcome::Stats(stats) = &mut outcome {
+            let Handshakes { refused, failed, limited } = self.parts.transport.handshakes();
+            let counters = &mut stats.counters;
+            (counters.handshakes_refused, counters.handshakes_failed) = (refused, failed);
+            counters.handshakes_limited = limited;
+            counters.frames_dropped = self.parts.transport.dropped_frames();
+        }
         let Some(Ticket { reply, bytes, .. }) = self.replies.remove(&op) else { return };
         let missing = match &outcome {
             Outcome::Read(Ok(found)) | Outcome::Waited(Ok(Some(found))) => {

@@ -15,6 +15,10 @@ use crate::model::PublicKey;
 /// Bytes of a signature.
 pub const SIGNATURE_BYTES: usize = 64;
 
+/// What another secret of a node is derived for.
+#[cfg(feature = "quic")]
+const RESET: &str = "turbopump 2026-11 stateless reset of links";
+
 /// A node's key pair.
 pub struct Identity {
     seed: [u8; 32],
@@ -68,6 +72,12 @@ impl Identity {
         signature.copy_from_slice(self.pair.sign(message).as_ref());
         signature
     }
+
+    /// What tells others, after a restart, that their link to the process before is gone.
+    #[cfg(feature = "quic")]
+    pub(crate) fn reset_secret(&self) -> [u8; 32] {
+        blake3::derive_key(RESET, &self.seed)
+    }
 }
 
 impl fmt::Debug for Identity {
@@ -106,8 +116,7 @@ mod tests {
         let again = Identity::from_secret_text(&identity.secret_text()).unwrap();
         assert_eq!(again.public_key(), identity.public_key());
         assert!(!format!("{identity:?}").contains(identity.secret_text().trim_end()));
-        for text in ["", "\n", "x", &identity.secret_text()[1..], &format!("{0}{0}", identity.secret_text())]
-        {
+        for text in ["", "\n", "x", &identity.secret_text()[1..], &format!("{0}{0}", identity.secret_text())] {
             assert!(Identity::from_secret_text(text).is_err(), "{text:?}");
         }
     }

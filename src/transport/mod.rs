@@ -9,22 +9,33 @@
 //! threads of their own, keep a bounded queue and wake the loop with its one
 //! [`Waker`].
 
+mod admission;
 mod memory;
+#[cfg(feature = "quic")]
+mod quic;
 mod udp;
 #[cfg(feature = "udt")]
 mod udt;
 
+pub use admission::{Admission, Handshakes};
 pub use memory::{MemoryNetwork, MemoryTransport};
+#[cfg(feature = "quic")]
+pub use quic::QuicTransport;
 pub use udp::UdpTransport;
 #[cfg(feature = "udt")]
 pub use udt::UdtTransport;
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use mio::{Registry, Token, Waker};
 
-use crate::{config::USUAL_PATIENCE, identity::Identity};
+use crate::{config::USUAL_PATIENCE, identity::Identity, model::PublicKey};
 
 /// Every transport takes frames of at least this many bytes: what any IPv6 path carries, and room
 /// enough for every message that can't be split.
@@ -52,6 +63,14 @@ pub enum TransportEvent {
         /// Its bytes: not empty, as long as the *sender's* transport allows, which may be more
         /// than ours does.
         frame: Bytes,
+    },
+    /// Whoever is at this address has shown to hold this key. Comes before the first frame from there, and
+    /// holds until `Closed`. Transports that know no keys never say so.
+    Opened {
+        /// Where.
+        addr: SocketAddr,
+        /// The key.
+        key: PublicKey,
     },
     /// The connection to this address is gone. Connectionless transports never say so.
     Closed {
@@ -122,6 +141,20 @@ pub trait Transport: Send {
 
     /// Hands what came in to `sink`, at most `limit` events, and says whether more is waiting.
     fn poll(&mut self, limit: usize, sink: &mut dyn FnMut(TransportEvent)) -> bool;
+
+    /// When `poll` is to be called at the latest, though nothing became ready: for transports with timers.
+    fn deadline(&self) -> Option<Instant> {
+        None
+    }
+
+    /// Says who may connect, at the start and whenever the members change. Connections of others are
+    /// closed. Transports that know no keys let everybody in.
+    fn admit(&mut self, _admission: Admission) {}
+
+    /// What came of handshakes since the start. For `/status` and metrics.
+    fn handshakes(&self) -> Handshakes {
+        Handshakes::default()
+    }
 
     /// Forgets the connection to `addr`, if there is one.
     fn close(&mut self, addr: SocketAddr);

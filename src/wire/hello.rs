@@ -37,6 +37,9 @@ pub enum Refusal {
     /// A later process goes by its id.
     #[error("a later process goes by its id")]
     Superseded,
+    /// Its key is not the one of the member that it says it is.
+    #[error("its key is not the one of the member that it says it is")]
+    Key,
     /// It speaks another wire version.
     #[error("it speaks another wire version")]
     WireVersion,
@@ -68,7 +71,7 @@ pub struct Hello {
 
 impl Refusal {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Cluster,
         Self::Partitions,
         Self::Placement,
@@ -76,6 +79,7 @@ impl Refusal {
         Self::RemovedNode,
         Self::SelfId,
         Self::Superseded,
+        Self::Key,
         Self::WireVersion,
         Self::Other,
     ];
@@ -90,6 +94,7 @@ impl Refusal {
             Self::SelfId => 6,
             Self::Superseded => 7,
             Self::WireVersion => 8,
+            Self::Key => 9,
             Self::Other => 255,
         }
     }

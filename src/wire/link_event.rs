@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use super::{Message, Refusal};
-use crate::model::NodeId;
+use crate::model::{NodeId, PublicKey};
 
 /// What happened on a link.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -17,6 +17,13 @@ pub enum LinkEvent {
         incarnation: u64,
         /// Where.
         addr: SocketAddr,
+    },
+    /// A member whose key is not known has shown this one, and nobody else has it. Comes before its `Up`.
+    KeyShown {
+        /// Who.
+        peer: NodeId,
+        /// The key.
+        key: PublicKey,
     },
     /// The link is gone, and with it what was not flushed.
     Down {

@@ -18,6 +18,8 @@
 //!   a process that had the address before are noticed.
 //! - A message that is longer than a frame travels in parts, each in a frame of its own with the token.
 //!   What has come of it goes with the link.
+//! - Where the transport says whose key is behind an address, nobody is believed to be a member that has
+//!   another one. A member whose key is not known may show any that is nobody else's.
 //! - A hello changes nothing before it has shown a token of ours, and nothing when it is refused.
 //! - Whoever sends messages without a link is sent a hello. So after a restart both ends find each other
 //!   again at once, whichever of them speaks first.
@@ -39,7 +41,7 @@ use super::{
     long::{MAX_MESSAGE_BYTES, Malformed, Partials},
     noise::{Allowance, Once},
 };
-use crate::model::{MAX_ADDRS, Members, NodeId, Seeded};
+use crate::model::{MAX_ADDRS, MemberKey, Members, NodeId, PublicKey, Seeded};
 
 /// Messages in one frame. A frame of the smallest ones would be costly to hold decoded.
 pub const MAX_MESSAGES_PER_FRAME: usize = 4_096;
@@ -80,6 +82,9 @@ pub struct Links {
     secret: [u8; 32],
     admitted: BTreeSet<NodeId>,
     removed: BTreeSet<NodeId>,
+    member_keys: BTreeMap<NodeId, MemberKey>,
+    /// Keys shown at addresses; as many as the transport has connections.
+    shown: BTreeMap<SocketAddr, PublicKey>,
     links: BTreeMap<NodeId, Link>,
     /// Whose proved path an address is.
     owners: BTreeMap<SocketAddr, NodeId>,
@@ -109,6 +114,8 @@ impl Links {
             secret,
             admitted: BTreeSet::new(),
             removed: BTreeSet::new(),
+            member_keys: BTreeMap::new(),
+            shown: BTreeMap::new(),
             links: BTreeMap::new(),
             owners: BTreeMap::new(),
             ready: VecDeque::new(),
@@ -128,6 +135,7 @@ impl Links {
     pub fn admit(&mut self, members: &Members) -> Vec<NodeId> {
         let us = self.local.id;
         self.admitted = members.present().map(|m| m.id).filter(|&id| id != us).collect();
+        self.member_keys = members.present().map(|m| (m.id, m.key)).collect();
         self.removed = members.all().filter(|m| !m.is_present()).map(|m| m.id).collect();
         let gone: Vec<_> = self.links.keys().filter(|id| !self.admitted.contains(id)).copied().collect();
         gone.iter().for_each(|&peer| self.drop_link(peer));
@@ -224,8 +232,17 @@ impl Links {
         }
     }
 
+    /// The transport says that whoever is at this address has this key.
+    pub fn opened(&mut self, addr: SocketAddr, key: PublicKey, events: &mut Vec<LinkEvent>) {
+        if self.shown.get(&addr).is_some_and(|before| *before != key) {
+            self.closed(addr, events);
+        }
+        self.shown.insert(addr, key);
+    }
+
     /// The transport says that the connection to this address is gone.
     pub fn closed(&mut self, addr: SocketAddr, events: &mut Vec<LinkEvent>) {
+        self.shown.remove(&addr);
         if let Some(peer) = self.owners.remove(&addr) {
             self.lose_path(peer, addr, events);
         }
@@ -317,7 +334,7 @@ impl Links {
             }
             return;
         }
-        if let Some(reason) = self.objection(&hello) {
+        if let Some(reason) = self.objection(from, &hello) {
             self.counters.refused[reason as usize] += 1;
             match self.refusals.take(now_ms) {
                 true => self.say(from, token, hello.token, Some(reason)),
@@ -336,7 +353,7 @@ impl Links {
     }
 
     /// Why we won't talk to the one who said this.
-    fn objection(&self, hello: &Hello) -> Option<Refusal> {
+    fn objection(&self, from: SocketAddr, hello: &Hello) -> Option<Refusal> {
         let Local { id, cluster, partitions, placement, .. } = &self.local;
         let current = || self.links.get(&hello.id).map(Link::incarnation);
         match hello {
@@ -346,14 +363,29 @@ impl Links {
             _ if hello.id == *id => Some(Refusal::SelfId),
             _ if self.removed.contains(&hello.id) => Some(Refusal::RemovedNode),
             _ if !self.admitted.contains(&hello.id) => Some(Refusal::UnknownNode),
+            _ if !self.has_its_key(from, hello.id) => Some(Refusal::Key),
             _ if current().is_some_and(|now| hello.incarnation < now) => Some(Refusal::Superseded),
             _ => None,
+        }
+    }
+
+    /// Whether the key shown at this address, if any, may be that of this member.
+    fn has_its_key(&self, from: SocketAddr, id: NodeId) -> bool {
+        let Some(shown) = self.shown.get(&from) else { return true };
+        match self.member_keys.get(&id) {
+            Some(MemberKey::Known(key)) => key == shown,
+            Some(MemberKey::Unknown) => !self.member_keys.values().any(|key| key.known() == Some(*shown)),
+            Some(MemberKey::Disputed) | None => false,
         }
     }
 
     /// Takes the address as a path of the peer, and says whether that changed anything.
     fn prove(&mut self, from: SocketAddr, ours: u64, hello: &Hello, events: &mut Vec<LinkEvent>) -> bool {
         let peer = hello.id;
+        if let (Some(MemberKey::Unknown), Some(&key)) = (self.member_keys.get(&peer), self.shown.get(&from)) {
+            self.member_keys.insert(peer, MemberKey::Known(key));
+            events.push(LinkEvent::KeyShown { peer, key });
+        }
         if self.links.get(&peer).is_some_and(|link| link.incarnation() < hello.incarnation) {
             self.drop_link(peer);
             events.push(LinkEvent::Down { peer });

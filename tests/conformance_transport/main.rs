@@ -1,6 +1,8 @@
 //! The built-in transports keep the promises of the trait, and those of their own.
 
 mod memory;
+#[cfg(feature = "quic")]
+mod quic;
 mod udp;
 #[cfg(feature = "udt")]
 mod udt;

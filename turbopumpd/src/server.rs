@@ -82,7 +82,6 @@ impl App {
         json!({
             "state": state,
             "node": self.node.id().as_str(),
-            "key": self.node.public_key().to_string(),
             "version": env!("CARGO_PKG_VERSION"),
             "transport": self.node.transport_kind(),
             "store": self.node.storage_kind(),
@@ -100,6 +99,7 @@ impl App {
             "checking_store": stats.doubts,
             "safe_to_stop": stats.safe_to_stop,
             "peers": peers,
+            "key": self.node.public_key().to_string(),
             "uptime_ms": self.started.elapsed().as_millis() as u64,
         })
     }

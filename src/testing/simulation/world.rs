@@ -347,6 +347,7 @@ impl World {
         for event in events {
             match event {
                 LinkEvent::Up { peer, incarnation, .. } => self.feed(n, Input::LinkUp { peer, incarnation }),
+                LinkEvent::KeyShown { peer, key } => self.feed(n, Input::KeyShown { peer, key }),
                 LinkEvent::Down { peer } => self.feed(n, Input::LinkDown { peer }),
                 LinkEvent::Message { peer, message } => {
                     self.traffic.messages += 1;

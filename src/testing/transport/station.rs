@@ -80,6 +80,7 @@ impl Station {
                 frames.push((from, frame));
             }
             TransportEvent::Closed { addr } => closed.push(addr),
+            TransportEvent::Opened { .. } => {}
         };
         while self.transport.poll(64, &mut sink) {}
         self.transport.flush();
