@@ -20,7 +20,8 @@ use mio::{Events, Interest, Poll, Token, Waker, net::UdpSocket};
 use turbopump::{
     Identity,
     transport::{
-        MemoryNetwork, QuicTransport, SendError, Transport, TransportContext, TransportEvent, UdpTransport, UdtTransport,
+        MemoryNetwork, QuicTransport, SendError, Transport, TransportContext, TransportEvent, UdpTransport,
+        UdtTransport,
     },
 };
 

@@ -4,17 +4,50 @@ mod common;
 
 use std::{io::Write, sync::mpsc, time::Duration};
 
-use common::{all_up, cluster, eventually, held, id, loopback, quick, udp};
+use common::{Make, all_up, cluster, eventually, held, id, introduce, loopback, quick, udp_at};
 use turbopump::{
     Ack, Node, Read, Standing, WriteError,
     storage::{Durability, FileStorage},
-    transport::UdpTransport,
 };
 
-#[test]
-fn a_write_on_one_node_is_read_from_every_other() {
+/// Each of these is a test over each transport.
+macro_rules! over_each_transport {
+    ($($name:ident),* $(,)?) => {
+        over_each_transport!(@ over_udp, common::udp_at, $($name),*);
+        #[cfg(feature = "udt")]
+        over_each_transport!(@ over_udt, common::udt_at, $($name),*);
+        #[cfg(feature = "quic")]
+        over_each_transport!(@ over_quic, common::quic_at, $($name),*);
+    };
+    (@ $transport:ident, $make:path, $($name:ident),*) => {
+        mod $transport {
+            use super::*;
+            $(#[test]
+            fn $name() {
+                super::$name($make);
+            })*
+        }
+    };
+}
+
+over_each_transport! {
+    a_write_on_one_node_is_read_from_every_other,
+    a_key_with_two_mirrors_ends_up_on_just_its_owners,
+    a_value_longer_than_a_frame_arrives_whole,
+    a_node_that_does_not_own_a_long_value_reads_it,
+    ten_thousand_writes_reach_all_mirrors,
+    concurrent_writes_are_both_kept_and_a_plain_write_settles_them_everywhere,
+    a_delete_hides_the_key_everywhere,
+    quorum_survives_one_node_and_all_says_unknown,
+    what_a_node_missed_reaches_it_when_it_is_back,
+    lists_of_members_spread_by_themselves,
+    waiting_for_a_key_ends_when_another_node_writes_it,
+    sync_alone_spreads_what_was_never_sent,
+}
+
+fn a_write_on_one_node_is_read_from_every_other(transport: Make) {
     // Goal: the thin line through the whole house. Method: three nodes over UDP, one write each.
-    let nodes = cluster(3, udp, |_, b| b);
+    let nodes = cluster(3, transport, |_, b| b);
     for (i, node) in nodes.iter().enumerate() {
         let written = node.put(format!("key/{i}"), format!("value {i}")).ack(Ack::All).wait().unwrap();
         assert_eq!(written.acked, 3);
@@ -26,9 +59,8 @@ fn a_write_on_one_node_is_read_from_every_other() {
     }
 }
 
-#[test]
-fn a_key_with_two_mirrors_ends_up_on_just_its_owners() {
-    let nodes = cluster(4, udp, |_, b| b);
+fn a_key_with_two_mirrors_ends_up_on_just_its_owners(transport: Make) {
+    let nodes = cluster(4, transport, |_, b| b);
     for i in 0..50 {
         nodes[i % 4].put(format!("k{i}"), "v").mirrors(2).wait().unwrap();
     }
@@ -44,9 +76,8 @@ fn a_key_with_two_mirrors_ends_up_on_just_its_owners() {
     }
 }
 
-#[test]
-fn a_value_longer_than_a_frame_arrives_whole() {
-    let nodes = cluster(3, udp, |_, b| b);
+fn a_value_longer_than_a_frame_arrives_whole(transport: Make) {
+    let nodes = cluster(3, transport, |_, b| b);
     let value: Vec<u8> = (0..3_000_000u32).flat_map(|i| i.to_le_bytes()).collect();
     let written = nodes[0].put("large", value.clone()).ack(Ack::All).wait().unwrap();
     assert_eq!((written.len, written.acked), (value.len() as u64, 3));
@@ -55,9 +86,8 @@ fn a_value_longer_than_a_frame_arrives_whole() {
     }
 }
 
-#[test]
-fn a_node_that_does_not_own_a_long_value_reads_it() {
-    let nodes = cluster(4, udp, |_, b| b);
+fn a_node_that_does_not_own_a_long_value_reads_it(transport: Make) {
+    let nodes = cluster(4, transport, |_, b| b);
     let value = vec![7; 200_000];
     nodes[0].put("large", value.clone()).mirrors(1).ack(Ack::All).wait().unwrap();
     for node in &nodes {
@@ -68,9 +98,8 @@ fn a_node_that_does_not_own_a_long_value_reads_it() {
     });
 }
 
-#[test]
-fn ten_thousand_writes_reach_all_mirrors() {
-    let nodes = cluster(3, udp, |_, b| b);
+fn ten_thousand_writes_reach_all_mirrors(transport: Make) {
+    let nodes = cluster(3, transport, |_, b| b);
     let (sender, done) = mpsc::channel();
     for i in 0..10_000 {
         let sender = sender.clone();
@@ -86,9 +115,8 @@ fn ten_thousand_writes_reach_all_mirrors() {
     }
 }
 
-#[test]
-fn concurrent_writes_are_both_kept_and_a_plain_write_settles_them_everywhere() {
-    let nodes = cluster(2, udp, |_, b| b);
+fn concurrent_writes_are_both_kept_and_a_plain_write_settles_them_everywhere(transport: Make) {
+    let nodes = cluster(2, transport, |_, b| b);
     let empty = turbopump::Context::EMPTY;
     nodes[0].put("k", "one").context(empty.clone()).ack(Ack::All).wait().unwrap();
     nodes[1].put("k", "two").context(empty).ack(Ack::All).wait().unwrap();
@@ -106,9 +134,8 @@ fn concurrent_writes_are_both_kept_and_a_plain_write_settles_them_everywhere() {
     }
 }
 
-#[test]
-fn a_delete_hides_the_key_everywhere() {
-    let nodes = cluster(3, udp, |_, b| b);
+fn a_delete_hides_the_key_everywhere(transport: Make) {
+    let nodes = cluster(3, transport, |_, b| b);
     nodes[0].put("k", "v").ack(Ack::All).wait().unwrap();
     nodes[1].delete("k").ack(Ack::All).wait().unwrap();
     for node in &nodes {
@@ -118,9 +145,8 @@ fn a_delete_hides_the_key_everywhere() {
     }
 }
 
-#[test]
-fn quorum_survives_one_node_and_all_says_unknown() {
-    let nodes = cluster(3, udp, |_, b| b);
+fn quorum_survives_one_node_and_all_says_unknown(transport: Make) {
+    let nodes = cluster(3, transport, |_, b| b);
     nodes[2].shutdown(Duration::from_secs(1));
     let written = nodes[0].put("k", "v").ack(Ack::Quorum).wait().unwrap();
     assert_eq!(written.acked, 2);
@@ -131,30 +157,30 @@ fn quorum_survives_one_node_and_all_says_unknown() {
     assert!(reading.is_err());
 }
 
-#[test]
-fn what_a_node_missed_reaches_it_when_it_is_back() {
-    let nodes = cluster(2, udp, |_, b| b);
+fn what_a_node_missed_reaches_it_when_it_is_back(transport: Make) {
+    let folder = tempfile::tempdir().unwrap();
+    let home = |i: usize| folder.path().join(i.to_string());
+    let nodes = cluster(2, transport, |i, b| b.home(home(i)));
     let addr = nodes[1].local_addr();
     nodes[1].shutdown(Duration::from_secs(1));
     for i in 0..100 {
         nodes[0].put(format!("k{i}"), "v").wait().unwrap();
     }
-    let back = Node::builder().id("n1").config(quick()).transport(UdpTransport::bind(addr));
-    let back = back.member(id(0), vec![nodes[0].local_addr()]).start().unwrap();
+    let back = Node::builder().id("n1").config(quick()).home(home(1)).transport_boxed(transport(addr));
+    let back = back.start().unwrap();
     eventually("the node has everything", || back.stats().wait().unwrap().keys == 100);
 }
 
-#[test]
-fn lists_of_members_spread_by_themselves() {
+fn lists_of_members_spread_by_themselves(transport: Make) {
     // n0 knows n1, n1 knows n2: in the end all know all.
     let start = |i: usize| {
         let builder = Node::builder().id(format!("n{i}")).config(quick());
-        builder.transport(UdpTransport::bind(loopback())).start().unwrap()
+        builder.transport_boxed(transport(loopback())).start().unwrap()
     };
     let nodes: Vec<Node> = (0..3).map(start).collect();
     let know = |a: usize, b: usize| {
-        nodes[a].add_member(nodes[b].id(), vec![nodes[b].local_addr()]).wait().unwrap();
-        nodes[b].add_member(nodes[a].id(), vec![nodes[a].local_addr()]).wait().unwrap();
+        introduce(&nodes[a], &nodes[b]);
+        introduce(&nodes[b], &nodes[a]);
     };
     know(0, 1);
     know(1, 2);
@@ -164,9 +190,8 @@ fn lists_of_members_spread_by_themselves() {
     eventually("the removed node is told", || nodes[2].stats().wait().unwrap().standing == Standing::Removed);
 }
 
-#[test]
-fn waiting_for_a_key_ends_when_another_node_writes_it() {
-    let nodes = cluster(3, udp, |_, b| b);
+fn waiting_for_a_key_ends_when_another_node_writes_it(transport: Make) {
+    let nodes = cluster(3, transport, |_, b| b);
     let waits: Vec<_> =
         nodes.iter().map(|n| n.wait_for("later").timeout(Duration::from_secs(20)).start().unwrap()).collect();
     nodes[0].put("later", "now").mirrors(1).wait().unwrap();
@@ -177,11 +202,10 @@ fn waiting_for_a_key_ends_when_another_node_writes_it() {
     assert_eq!(timed_out, None);
 }
 
-#[test]
-fn sync_alone_spreads_what_was_never_sent() {
+fn sync_alone_spreads_what_was_never_sent(transport: Make) {
     // Goal: sync does not lean on the write path. Method: no write chaining on either node.
     let config = turbopump::Config { write_chaining: false, ..quick() };
-    let nodes = cluster(2, udp, |_, b| b.config(config.clone()));
+    let nodes = cluster(2, transport, |_, b| b.config(config.clone()));
     for i in 0..5 {
         nodes[0].put(format!("a{i}"), "v").wait().unwrap();
         nodes[1].put(format!("b{i}"), "v").wait().unwrap();
@@ -198,7 +222,7 @@ fn damage_on_a_disk_is_mended_without_a_reader() {
     let folder = tempfile::tempdir().unwrap();
     let config = turbopump::Config { scrub_interval: Duration::from_millis(1), ..quick() };
     let store = |i: usize| folder.path().join(i.to_string());
-    let nodes = cluster(2, udp, |i, b| {
+    let nodes = cluster(2, udp_at, |i, b| {
         b.config(config.clone()).storage(FileStorage::open(store(i), Durability::Buffered).unwrap())
     });
     let values = [vec![1; 100], vec![2; 70_000], vec![3; 600_000]];

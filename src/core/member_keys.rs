@@ -15,7 +15,9 @@ impl Core {
         let Some(known) = self.members.find(id).filter(nobodys) else { return };
         let news = Member { key: MemberKey::Known(key), ..known.clone() };
         if self.members.merge(&news) {
-            self.notice(format!("node {id} is taken at its word that its key is {key}: nobody named another"));
+            self.notice(format!(
+                "node {id} is taken at its word that its key is {key}: nobody named another"
+            ));
             self.members_changed();
         }
     }

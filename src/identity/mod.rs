@@ -116,7 +116,8 @@ mod tests {
         let again = Identity::from_secret_text(&identity.secret_text()).unwrap();
         assert_eq!(again.public_key(), identity.public_key());
         assert!(!format!("{identity:?}").contains(identity.secret_text().trim_end()));
-        for text in ["", "\n", "x", &identity.secret_text()[1..], &format!("{0}{0}", identity.secret_text())] {
+        for text in ["", "\n", "x", &identity.secret_text()[1..], &format!("{0}{0}", identity.secret_text())]
+        {
             assert!(Identity::from_secret_text(text).is_err(), "{text:?}");
         }
     }

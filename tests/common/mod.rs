@@ -41,30 +41,52 @@ pub fn quick() -> Config {
     }
 }
 
+/// Makes a transport that binds an address.
+pub type Make = fn(SocketAddr) -> Box<dyn Transport>;
+
 pub fn udp() -> Box<dyn Transport> {
-    Box::new(UdpTransport::bind(loopback()))
+    udp_at(loopback())
+}
+
+pub fn udp_at(addr: SocketAddr) -> Box<dyn Transport> {
+    Box::new(UdpTransport::bind(addr))
+}
+
+#[cfg(feature = "udt")]
+pub fn udt_at(addr: SocketAddr) -> Box<dyn Transport> {
+    Box::new(turbopump::transport::UdtTransport::bind(addr))
+}
+
+#[cfg(feature = "quic")]
+pub fn quic_at(addr: SocketAddr) -> Box<dyn Transport> {
+    Box::new(turbopump::transport::QuicTransport::bind(addr))
 }
 
 /// Starts `n` nodes over a transport each, introduces them, and waits until all are up.
 pub fn cluster(
     n: usize,
-    transport: impl Fn() -> Box<dyn Transport>,
+    transport: impl Fn(SocketAddr) -> Box<dyn Transport>,
     more: impl Fn(usize, NodeBuilder) -> NodeBuilder,
 ) -> Vec<Node> {
     let start = |i| {
         let builder = Node::builder().id(format!("n{i}")).config(quick());
-        more(i, builder).transport_boxed(transport()).start().unwrap()
+        more(i, builder).transport_boxed(transport(loopback())).start().unwrap()
     };
     let nodes: Vec<Node> = (0..n).map(start).collect();
-    introduce(&nodes);
+    introduce_all(&nodes);
     nodes
 }
 
+/// Tells `a` who `b` is and where.
+pub fn introduce(a: &Node, b: &Node) {
+    a.add_member(b.id(), vec![b.local_addr()]).key(b.public_key()).wait().unwrap();
+}
+
 /// Makes each node a member for each other, and waits until all see all.
-pub fn introduce(nodes: &[Node]) {
+pub fn introduce_all(nodes: &[Node]) {
     for a in nodes {
         for b in nodes.iter().filter(|b| b.id() != a.id()) {
-            a.add_member(b.id(), vec![b.local_addr()]).wait().unwrap();
+            introduce(a, b);
         }
     }
     all_up(nodes);

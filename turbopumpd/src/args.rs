@@ -67,9 +67,21 @@ pub struct Args {
     #[arg(short, long, env = "TURBOPUMP_CLONE", value_parser = BoolishValueParser::new())]
     pub clone: bool,
 
-    /// Plain UDP between peers instead of UDT
+    /// Plain UDP between peers instead of UDT: the same as --transport udp
     #[arg(long, env = "TURBOPUMP_UDP", value_parser = BoolishValueParser::new())]
     pub udp: bool,
+
+    /// How peers talk: quic encrypts, and lets in members' keys only; udt and udp do neither
+    #[arg(long, value_name = "KIND", env = "TURBOPUMP_TRANSPORT", default_value = "udt")]
+    pub transport: TransportArg,
+
+    /// Over quic, for a lab: take the first key that a member shows where the list names none
+    #[arg(long, env = "TURBOPUMP_TRUST_ON_FIRST_USE", value_parser = BoolishValueParser::new())]
+    pub trust_on_first_use: bool,
+
+    /// Over quic: a file with the secret that all nodes of the cluster share, and prove to each other
+    #[arg(long, value_name = "PATH", env = "TURBOPUMP_CLUSTER_SECRET_FILE")]
+    pub cluster_secret_file: Option<PathBuf>,
 
     /// Mirrors of a write that names none; 0 = all nodes
     #[arg(long, value_name = "N", env = "TURBOPUMP_MIRRORS", default_value = "3", value_parser = parse_mirrors)]
@@ -185,6 +197,25 @@ pub enum StoreKind {
     Memory,
     /// One file per version, below this path.
     File(PathBuf),
+}
+
+/// How peers talk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum TransportArg {
+    /// Reliable and encrypted, between known keys.
+    #[cfg(feature = "quic")]
+    Quic,
+    /// Reliable.
+    Udt,
+    /// Plain datagrams.
+    Udp,
+}
+
+impl Args {
+    /// How peers talk, by either option.
+    pub fn transport(&self) -> TransportArg {
+        if self.udp { TransportArg::Udp } else { self.transport }
+    }
 }
 
 /// What an acknowledged write survives.

@@ -12,7 +12,7 @@ use std::{
     error::Error,
     io::Write,
     net::SocketAddr,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process,
     sync::Arc,
     thread,
@@ -24,15 +24,17 @@ use signal_hook::{
     consts::{SIGINT, SIGTERM},
     iterator::Signals,
 };
+#[cfg(feature = "quic")]
+use turbopump::transport::QuicTransport;
 use turbopump::{
     Config, Mirrors, Node, NodeId, PeerStats, Standing, Stats,
     partition::Everywhere,
     storage::{Durability, FileStorage, MemoryStorage},
-    transport::{UdpTransport, UdtTransport},
+    transport::{Transport, UdpTransport, UdtTransport},
 };
 
 use crate::{
-    args::{Args, DurabilityArg, StoreKind},
+    args::{Args, DurabilityArg, StoreKind, TransportArg},
     gate::{Gate, GateParts, GateStats, Limits, ListenAt, Listener},
     routes::{Router, is_long},
 };
@@ -231,10 +233,7 @@ fn start_node(args: &Args) -> Result<Node, String> {
     if let Some(advertise) = args.advertise {
         builder = builder.advertise(advertise);
     }
-    builder = match args.udp {
-        true => builder.transport(UdpTransport::bind(peers)),
-        false => builder.transport(UdtTransport::bind(peers)),
-    };
+    builder = builder.transport_boxed(transport(args, peers)?);
     if args.clone {
         builder = builder.partitioner(Everywhere);
     }
@@ -249,6 +248,48 @@ fn start_node(args: &Args) -> Result<Node, String> {
         }
     };
     builder.start().map_err(line)
+}
+
+fn transport(args: &Args, peers: SocketAddr) -> Result<Box<dyn Transport>, String> {
+    let chosen = args.transport();
+    #[cfg(feature = "quic")]
+    if chosen == TransportArg::Quic {
+        let mut quic = QuicTransport::bind(peers);
+        if args.trust_on_first_use {
+            log::warn!(
+                "--trust-on-first-use: whoever reaches the peer port first may take the place of a member \
+                 without a key"
+            );
+            quic = quic.trust_on_first_use();
+        }
+        if let Some(path) = &args.cluster_secret_file {
+            quic = quic.cluster_secret(&secret(path)?);
+        }
+        return Ok(Box::new(quic));
+    }
+    if args.trust_on_first_use || args.cluster_secret_file.is_some() {
+        return Err("--trust-on-first-use and --cluster-secret-file need --transport quic".into());
+    }
+    Ok(match chosen {
+        TransportArg::Udp => Box::new(UdpTransport::bind(peers)),
+        _ => Box::new(UdtTransport::bind(peers)),
+    })
+}
+
+/// The shortest secret of a cluster, in bytes.
+#[cfg(feature = "quic")]
+const MIN_SECRET_BYTES: usize = 16;
+
+/// The secret of a cluster, without the line break that editors put at its end.
+#[cfg(feature = "quic")]
+fn secret(path: &Path) -> Result<Vec<u8>, String> {
+    let fail = |reason: String| format!("{}: {reason}", path.display());
+    let text = std::fs::read(path).map_err(|e| fail(e.to_string()))?;
+    let text = text.trim_ascii_end();
+    match text.len() < MIN_SECRET_BYTES {
+        true => Err(fail(format!("a secret has at least {MIN_SECRET_BYTES} bytes"))),
+        false => Ok(text.into()),
+    }
 }
 
 fn limits(args: &Args) -> Limits {

@@ -1,4 +1,4 @@
-//! Several real daemons: what three or six processes promise together, over UDT and over UDP.
+//! Several real daemons: what three or six processes promise together, over UDT, UDP and QUIC.
 
 mod support;
 
@@ -10,7 +10,7 @@ use std::{
 
 use support::{
     Client, Daemon,
-    cluster::{Cluster, SLACK, UDP, UDT, medium, read_all, small, write_all},
+    cluster::{Cluster, QUIC, SLACK, UDP, UDT, medium, read_all, small, write_all},
     until,
 };
 
@@ -30,6 +30,11 @@ fn ten_thousand_keys_reach_all_mirrors(transport: &[&str]) {
 #[test]
 fn over_udt_ten_thousand_keys_reach_all_mirrors() {
     ten_thousand_keys_reach_all_mirrors(UDT);
+}
+
+#[test]
+fn over_quic_ten_thousand_keys_reach_all_mirrors() {
+    ten_thousand_keys_reach_all_mirrors(QUIC);
 }
 
 #[test]
@@ -54,6 +59,11 @@ fn fresh_connections_and_long_values(transport: &[&str]) {
 #[test]
 fn over_udt_fresh_connections_and_values_of_64_kb_arrive() {
     fresh_connections_and_long_values(UDT);
+}
+
+#[test]
+fn over_quic_fresh_connections_and_values_of_64_kb_arrive() {
+    fresh_connections_and_long_values(QUIC);
 }
 
 #[test]
@@ -110,6 +120,11 @@ fn acknowledged_write_takes(transport: &[&str], limit: Duration) {
 #[test]
 fn over_udt_a_write_acknowledged_by_all_takes_under_a_millisecond() {
     acknowledged_write_takes(UDT, Duration::from_millis(1));
+}
+
+#[test]
+fn over_quic_a_write_acknowledged_by_all_takes_under_four_tenths_of_a_millisecond() {
+    acknowledged_write_takes(QUIC, Duration::from_micros(400));
 }
 
 #[test]
@@ -193,6 +208,11 @@ fn over_udt_a_daemon_stops_within_two_seconds_whatever_hangs() {
 }
 
 #[test]
+fn over_quic_a_daemon_stops_within_two_seconds_whatever_hangs() {
+    stops_within_two_seconds(QUIC);
+}
+
+#[test]
 fn over_udp_a_daemon_stops_within_two_seconds_whatever_hangs() {
     stops_within_two_seconds(UDP);
 }
@@ -243,6 +263,11 @@ fn noise_on_the_peer_port_is_harmless(transport: &[&str]) {
 }
 
 #[test]
+fn over_quic_noise_on_the_peer_port_is_harmless() {
+    noise_on_the_peer_port_is_harmless(QUIC);
+}
+
+#[test]
 fn over_udp_noise_on_the_peer_port_is_harmless() {
     noise_on_the_peer_port_is_harmless(UDP);
 }
@@ -254,7 +279,7 @@ fn over_udt_noise_on_the_peer_port_is_harmless() {
 
 #[test]
 fn a_node_that_comes_back_on_another_port_is_found_again() {
-    for transport in [UDT, UDP] {
+    for transport in [UDT, UDP, QUIC] {
         let mut cluster = Cluster::start(3, &[transport, &["--store", "memory"]].concat());
         cluster.kill(1);
         let before = cluster.nodes[1].peers;
@@ -271,7 +296,7 @@ fn a_node_that_comes_back_on_another_port_is_found_again() {
 
 #[test]
 fn down_and_up_are_noticed_within_seconds_on_both_sides() {
-    for transport in [UDT, UDP] {
+    for transport in [UDT, UDP, QUIC] {
         let mut cluster = Cluster::start(2, &[transport, &["--store", "memory"]].concat());
         let state = |cluster: &Cluster| {
             cluster.nodes[0].get("/membership").json()["members"][1]["state"].as_str().unwrap().to_string()

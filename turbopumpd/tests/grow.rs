@@ -17,7 +17,7 @@ use std::{
 
 use support::{
     Client, PATIENCE,
-    cluster::{Cluster, SLACK, UDP, UDT, scaled, small, write_all},
+    cluster::{Cluster, QUIC, SLACK, UDP, UDT, scaled, small, write_all},
     until,
 };
 use turbopump::model::Seeded;
@@ -220,6 +220,11 @@ fn three_nodes_grow_to_six(transport: &[&str]) {
 #[test]
 fn over_udp_three_nodes_grow_to_six_under_load() {
     three_nodes_grow_to_six(UDP);
+}
+
+#[test]
+fn over_quic_three_nodes_grow_to_six_under_load() {
+    three_nodes_grow_to_six(QUIC);
 }
 
 #[test]

@@ -10,7 +10,7 @@ use std::{
 };
 
 use support::{
-    cluster::{Cluster, SLACK, UDP, UDT, each, read_all, scaled, small, write_all},
+    cluster::{Cluster, QUIC, SLACK, UDP, UDT, each, read_all, scaled, small, write_all},
     network::Network,
     until,
 };
@@ -42,6 +42,11 @@ fn over_udt_an_emptied_node_gets_everything_back() {
 #[test]
 fn over_udp_an_emptied_node_gets_everything_back() {
     an_emptied_node_gets_everything_back(UDP);
+}
+
+#[test]
+fn over_quic_an_emptied_node_gets_everything_back() {
+    an_emptied_node_gets_everything_back(QUIC);
 }
 
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -107,6 +112,11 @@ fn over_udp_a_node_killed_during_writes_and_deletes_catches_up() {
 }
 
 #[test]
+fn over_quic_a_node_killed_during_writes_and_deletes_catches_up() {
+    a_node_that_was_away_catches_up(QUIC, Away::Killed);
+}
+
+#[test]
 fn over_udt_a_node_killed_during_writes_and_deletes_catches_up() {
     a_node_that_was_away_catches_up(UDT, Away::Killed);
 }
@@ -114,6 +124,11 @@ fn over_udt_a_node_killed_during_writes_and_deletes_catches_up() {
 #[test]
 fn over_udp_a_node_frozen_during_writes_and_deletes_catches_up() {
     a_node_that_was_away_catches_up(UDP, Away::Frozen);
+}
+
+#[test]
+fn over_quic_a_node_frozen_during_writes_and_deletes_catches_up() {
+    a_node_that_was_away_catches_up(QUIC, Away::Frozen);
 }
 
 #[test]
@@ -160,6 +175,11 @@ fn rest_costs_little(transport: &[&str], bytes_limit: f64) {
 #[test]
 fn over_udp_a_cluster_at_rest_costs_little() {
     rest_costs_little(UDP, 5_000.0);
+}
+
+#[test]
+fn over_quic_a_cluster_at_rest_costs_little() {
+    rest_costs_little(QUIC, 5_000.0);
 }
 
 #[test]

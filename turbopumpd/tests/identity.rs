@@ -11,7 +11,7 @@ use std::{
 
 use support::{
     Daemon, binary,
-    cluster::{Cluster, Holdings, SLACK, UDP, UDT, scaled},
+    cluster::{Cluster, Holdings, QUIC, SLACK, UDP, UDT, scaled},
     until,
 };
 
@@ -98,6 +98,11 @@ fn a_restored_old_copy_brings_nothing_back(transport: &[&str]) {
 #[test]
 fn over_udp_a_restored_old_copy_brings_nothing_back() {
     a_restored_old_copy_brings_nothing_back(UDP);
+}
+
+#[test]
+fn over_quic_a_restored_old_copy_brings_nothing_back() {
+    a_restored_old_copy_brings_nothing_back(QUIC);
 }
 
 #[test]
@@ -196,6 +201,11 @@ fn two_processes_that_are_one_node_break_nothing(transport: &[&str]) {
 #[test]
 fn over_udp_two_processes_that_are_one_node_break_nothing() {
     two_processes_that_are_one_node_break_nothing(UDP);
+}
+
+#[test]
+fn over_quic_two_processes_that_are_one_node_break_nothing() {
+    two_processes_that_are_one_node_break_nothing(QUIC);
 }
 
 #[test]

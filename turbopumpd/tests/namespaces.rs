@@ -10,7 +10,7 @@ use std::{
 };
 
 use support::{
-    cluster::{Cluster, SLACK, UDP, UDT, scaled},
+    cluster::{Cluster, QUIC, SLACK, UDP, UDT, scaled},
     network::Network,
     until,
 };
@@ -123,6 +123,11 @@ fn over_udp_halves_that_grew_apart_merge() {
 }
 
 #[test]
+fn over_quic_halves_that_grew_apart_merge() {
+    halves_that_grew_apart_merge(QUIC);
+}
+
+#[test]
 fn over_udt_halves_that_grew_apart_merge() {
     halves_that_grew_apart_merge(UDT);
 }
@@ -184,6 +189,11 @@ fn a_link_that_is_cut_one_way_stops_no_quorum(transport: &[&str]) {
 #[test]
 fn over_udp_a_link_that_is_cut_one_way_stops_no_quorum() {
     a_link_that_is_cut_one_way_stops_no_quorum(UDP);
+}
+
+#[test]
+fn over_quic_a_link_that_is_cut_one_way_stops_no_quorum() {
+    a_link_that_is_cut_one_way_stops_no_quorum(QUIC);
 }
 
 #[test]
@@ -276,6 +286,11 @@ fn an_isolated_node_finds_its_way_back(transport: &[&str]) {
 #[test]
 fn over_udp_an_isolated_node_finds_its_way_back() {
     an_isolated_node_finds_its_way_back(UDP);
+}
+
+#[test]
+fn over_quic_an_isolated_node_finds_its_way_back() {
+    an_isolated_node_finds_its_way_back(QUIC);
 }
 
 #[test]

@@ -24,9 +24,7 @@ use quinn_udp::RecvMeta;
 
 use super::{
     guard::{Allowance, Told},
-    limits::{
-        HANDSHAKES_PER_SECOND, MAX_HANDSHAKES, MAX_LINKS, MAX_LINKS_PER_KEY, UNPROVED_HANDSHAKES,
-    },
+    limits::{HANDSHAKES_PER_SECOND, MAX_HANDSHAKES, MAX_LINKS, MAX_LINKS_PER_KEY, UNPROVED_HANDSHAKES},
     link::{Due, Farewell, Link, Phase},
     socket::{Socket, ecn},
     tls::Door,
@@ -191,9 +189,8 @@ impl Engine {
             self.socket.ready();
             let more = self.poll(usize::MAX, &mut |_| {});
             self.flush();
-            let is_done = |link: &Link| {
-                link.phase != Phase::Up || link.ending.is_none() && !link.outbox.has_unacked()
-            };
+            let is_done =
+                |link: &Link| link.phase != Phase::Up || link.ending.is_none() && !link.outbox.has_unacked();
             if self.links.values().all(is_done) || Instant::now() + STOP_PAUSE > until {
                 break;
             }
@@ -241,8 +238,7 @@ impl Engine {
 
     fn datagram(&mut self, now: Instant, meta: &RecvMeta, bytes: BytesMut) {
         self.scratch.clear();
-        let event =
-            self.endpoint.handle(now, meta.addr, meta.dst_ip, ecn(meta), bytes, &mut self.scratch);
+        let event = self.endpoint.handle(now, meta.addr, meta.dst_ip, ecn(meta), bytes, &mut self.scratch);
         match event {
             Some(DatagramEvent::ConnectionEvent(handle, event)) => {
                 let Some(link) = self.links.get_mut(&handle.0) else { return };
@@ -549,7 +545,9 @@ impl Engine {
             }
             let Some(link) = self.links.get_mut(&handle) else { return };
             self.scratch.clear();
-            let Some(transmit) = link.connection.poll_transmit(now, segments, &mut self.scratch) else { break };
+            let Some(transmit) = link.connection.poll_transmit(now, segments, &mut self.scratch) else {
+                break;
+            };
             self.socket.send(transmit, &self.scratch);
         }
         self.settle(handle);

@@ -38,9 +38,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use quinn_proto::{
-    ClientConfig, Endpoint, EndpointConfig, HashedConnectionIdGenerator, ServerConfig,
-};
+use quinn_proto::{ClientConfig, Endpoint, EndpointConfig, HashedConnectionIdGenerator, ServerConfig};
 use ring::hmac;
 
 use self::{
@@ -102,9 +100,8 @@ impl Transport for QuicTransport {
     }
 
     fn start(&mut self, context: TransportContext<'_>) -> io::Result<SocketAddr> {
-        let named = |error: io::Error| {
-            io::Error::new(error.kind(), format!("UDP address {}: {error}", self.addr))
-        };
+        let named =
+            |error: io::Error| io::Error::new(error.kind(), format!("UDP address {}: {error}", self.addr));
         let socket = Socket::bind(self.addr, context.registry, context.token).map_err(named)?;
         self.addr = socket.local_addr()?;
         self.door = Arc::new(Door::new(self.is_trusting));

@@ -52,7 +52,8 @@ impl Outbox {
         self.ordered = connection.streams().open(Dir::Uni);
         let Some(id) = self.ordered else { return false };
         let mut stream = connection.send_stream(id);
-        stream.set_priority(ORDERED_PRIORITY).is_ok() && stream.write_chunks(&mut [with_length(proof)]).is_ok()
+        stream.set_priority(ORDERED_PRIORITY).is_ok()
+            && stream.write_chunks(&mut [with_length(proof)]).is_ok()
     }
 
     /// Takes a frame, or gives it back where there is no room.

@@ -40,9 +40,10 @@ impl Socket {
             // One family a transport: otherwise the system decides whether IPv4 peers appear as IPv6.
             socket.set_only_v6(true)?;
         }
-        for granted in
-            [socket.set_recv_buffer_size(SOCKET_BUFFER_BYTES), socket.set_send_buffer_size(SOCKET_BUFFER_BYTES)]
-        {
+        for granted in [
+            socket.set_recv_buffer_size(SOCKET_BUFFER_BYTES),
+            socket.set_send_buffer_size(SOCKET_BUFFER_BYTES),
+        ] {
             if let Err(error) = granted {
                 log::debug!("UDP socket buffer of {SOCKET_BUFFER_BYTES} bytes: {error}");
             }

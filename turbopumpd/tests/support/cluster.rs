@@ -21,6 +21,7 @@ pub const SLACK: u32 = if STRICT { 1 } else { 20 };
 
 pub const UDT: &[&str] = &[];
 pub const UDP: &[&str] = &["--udp"];
+pub const QUIC: &[&str] = &["--transport", "quic"];
 
 /// What one node holds: the names of each key's versions, and of each whether it is a tombstone.
 pub type Holdings = BTreeMap<String, BTreeMap<String, bool>>;
@@ -91,7 +92,11 @@ impl Cluster {
 
     /// Tells `a` where `b` is.
     pub fn tell(&self, a: usize, b: usize) {
-        let target = format!("/add-peer?uid={}&ip={}", b + 1, self.nodes[b].peers);
+        let mut target = format!("/add-peer?uid={}&ip={}", b + 1, self.nodes[b].peers);
+        let status = self.nodes[b].get("/status").json();
+        if status["transport"] == "quic" {
+            target += &format!("&key={}", status["key"].as_str().unwrap());
+        }
         let answer = self.nodes[a].post(&target, b"");
         assert_eq!(answer.status, 200, "{}", answer.text());
     }
