@@ -14,8 +14,11 @@ use bytes::Bytes;
 use mio::{Events, Poll, Token, Waker};
 
 use super::PATIENCE;
-use crate::identity::Identity;
-use crate::transport::{SendError, Transport, TransportContext, TransportEvent};
+use crate::{
+    identity::Identity,
+    model::PublicKey,
+    transport::{SendError, Transport, TransportContext, TransportEvent},
+};
 
 /// One turn waits this long at most.
 const TURN: Duration = Duration::from_millis(2);
@@ -29,6 +32,8 @@ pub struct Station {
     pub transport: Box<dyn Transport>,
     /// What `start` returned.
     pub addr: SocketAddr,
+    /// The public half of the key pair that it was started with.
+    pub key: PublicKey,
     /// Frames that came in, and from where; never emptied by the station.
     pub frames: Vec<(SocketAddr, Bytes)>,
     /// Connections that were reported as closed.
@@ -54,15 +59,24 @@ impl Station {
     ///
     /// # Errors
     /// What [`Transport::start`] answers.
-    pub fn try_start(mut transport: Box<dyn Transport>) -> io::Result<Self> {
+    pub fn try_start(transport: Box<dyn Transport>) -> io::Result<Self> {
+        Self::start_as(transport, Arc::new(Identity::generate()))
+    }
+
+    /// Starts a transport on a new loop, with a key pair of one's own.
+    ///
+    /// # Errors
+    /// What [`Transport::start`] answers.
+    pub fn start_as(mut transport: Box<dyn Transport>, identity: Arc<Identity>) -> io::Result<Self> {
         let poll = Poll::new()?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKER_TOKEN)?);
-        let identity = Arc::new(Identity::generate());
+        let key = identity.public_key();
         let context = TransportContext { registry: poll.registry(), token: SOURCE_TOKEN, waker, identity };
         let addr = transport.start(context)?;
         Ok(Self {
             transport,
             addr,
+            key,
             frames: Vec::new(),
             closed: Vec::new(),
             poll,
