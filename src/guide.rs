@@ -196,9 +196,25 @@
 //! and is no member any more when it holds nothing. [`Stats::safe_to_stop`](crate::Stats) tells, at any
 //! time, whether something waits on a node for others.
 //!
-//! **Nothing between nodes is encrypted or authenticated**, and whoever reaches a UDT port can end or
-//! stall the process. The default is loopback; anything else belongs into a network where every
-//! host is trusted.
+//! **Over UDT and UDP nothing between nodes is encrypted or authenticated**, and whoever reaches a UDT
+//! port can end or stall the process. The default is loopback; anything else belongs into a network where
+//! every host is trusted.
+//!
+//! Over QUIC (`QuicTransport`, feature `quic`; `--transport quic`) nodes encrypt, and let in only those whose
+//! key the member list names ([`NodeBuilder::member_with_key`](crate::NodeBuilder::member_with_key),
+//! [`ChangeMembers::key`](crate::operations::ChangeMembers::key), the members file; further members are heard
+//! of from these). A node that has another key than the member that it says it is gets no link. A secret
+//! that all nodes share is proved by each to each, and never sent. Two nodes become a cluster so:
+//!
+//! ```text
+//! $ turbopumpd --home a id                            $ turbopumpd --home b id
+//! 6fd0d0a0c1d4e1b5 6fd0d0a0...                        9c1e...
+//! a/turbo_members.txt: 6fd0d0a0c1d4e1b5 none          b/turbo_members.txt: 9c1e... none
+//!                      9c1e... 10.0.0.2:1593 KEY-B                          6fd0d0a0c1d4e1b5 10.0.0.1:1593 KEY-A
+//! ```
+//!
+//! Whoever is a member is trusted with everything: it may read and write all keys, and add and remove
+//! members.
 //!
 //! # When nodes or networks fail
 //!

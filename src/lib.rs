@@ -30,7 +30,8 @@
 //! | know what an error leaves behind | [`WriteError`], [`ReadError`], [`StartError`] |
 //! | set a limit or an interval | [`Config`] |
 //! | keep values in files, in memory or in something of your own | [`storage`] |
-//! | talk over UDT, UDP, memory or something of your own | [`transport`] |
+//! | talk over UDT, UDP, QUIC, memory or something of your own | [`transport`] |
+//! | show who a node is | [`Node::public_key`], [`Identity`] |
 //! | decide who owns what | [`partition`] |
 //! | test parts of your own, or a whole cluster in virtual time | `testing`, behind the feature of that name |
 //!
@@ -57,6 +58,7 @@
 //!
 //! - `udt` (default): the UDT transport, reliable and over UDP. Needs a C++ compiler. Without it the
 //!   default transport is UDP.
+//! - `quic`: the QUIC transport, encrypted and between known keys, for networks that one does not own.
 //! - `testing`: conformance suites for storages, transports and partitioners, and the simulator.
 
 #![forbid(unsafe_code)]

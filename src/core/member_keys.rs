@@ -55,3 +55,6 @@ fn twins(members: &Members) -> Vec<(NodeId, NodeId)> {
     }
     twins
 }
+
+#[cfg(test)]
+mod tests;

@@ -34,6 +34,13 @@ fn three_nodes_heal_as_the_readme_shows() {
     run(&script, &expected(&script));
 }
 
+#[cfg(feature = "quic")]
+#[test]
+fn two_nodes_keep_to_themselves_as_the_readme_shows() {
+    let script = script("two nodes over quic");
+    run(&script, &expected(&script));
+}
+
 #[test]
 fn the_options_that_the_readme_names_exist() {
     let help = support::binary().arg("--help").output().unwrap();

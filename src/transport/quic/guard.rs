@@ -2,13 +2,15 @@
 
 use std::{
     collections::BTreeMap,
-    net::IpAddr,
+    net::SocketAddr,
     time::{Duration, Instant},
 };
 
-/// Least time between two lines of the log about one host.
+/// Least time between two lines of the log that say the same about one address.
 const TELL_EVERY: Duration = Duration::from_secs(60);
-/// Hosts of which it is remembered when the log told of them last. Past it, all are forgotten.
+/// Lines a second, whatever the addresses: who sends with false ones fills no log.
+const LINES_PER_SECOND: u32 = 5;
+/// Lines of which it is remembered when they were told last. Past it, all are forgotten.
 const MAX_TOLD: usize = 1_024;
 
 /// So many a second, and as many at once.
@@ -33,23 +35,38 @@ impl Allowance {
     }
 }
 
-/// Of whom the log told lately.
-#[derive(Default)]
+/// What the log tells of an address.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) enum Line {
+    /// This node refused it.
+    Refused,
+    /// It does not know the secret.
+    Secret,
+    /// It refuses this node, with this code.
+    RefusesUs(u64),
+}
+
+/// What the log told lately.
 pub(super) struct Told {
-    at: BTreeMap<IpAddr, Instant>,
+    at: BTreeMap<(SocketAddr, Line), Instant>,
+    lines: Allowance,
 }
 
 impl Told {
-    /// Whether it may tell of this host now.
-    pub(super) fn allows(&mut self, host: IpAddr, now: Instant) -> bool {
-        let before = self.at.get(&host);
-        if before.is_some_and(|at| now.saturating_duration_since(*at) < TELL_EVERY) {
+    pub(super) fn new(now: Instant) -> Self {
+        Self { at: BTreeMap::new(), lines: Allowance::per_second(LINES_PER_SECOND, now) }
+    }
+
+    /// Whether it may tell this of this address now.
+    pub(super) fn allows(&mut self, addr: SocketAddr, line: Line, now: Instant) -> bool {
+        let before = self.at.get(&(addr, line));
+        if before.is_some_and(|at| now.saturating_duration_since(*at) < TELL_EVERY) || !self.lines.take(now) {
             return false;
         }
         if self.at.len() >= MAX_TOLD {
             self.at.clear();
         }
-        self.at.insert(host, now);
+        self.at.insert((addr, line), now);
         true
     }
 }
@@ -68,12 +85,21 @@ mod tests {
     }
 
     #[test]
-    fn a_host_is_told_of_once_a_minute_and_the_memory_is_bounded() {
-        let (begin, mut told) = (Instant::now(), Told::default());
-        let host = |number: u32| IpAddr::from(number.to_be_bytes());
-        assert!(told.allows(host(1), begin) && !told.allows(host(1), begin + TELL_EVERY / 2));
-        assert!(told.allows(host(2), begin) && told.allows(host(1), begin + TELL_EVERY));
-        (0..10_000).for_each(|number| _ = told.allows(host(number), begin));
+    fn an_address_is_told_of_once_a_minute_and_neither_log_nor_memory_grow_without_bound() {
+        let begin = Instant::now();
+        let mut told = Told::new(begin);
+        let addr = |number: u32| SocketAddr::from((number.to_be_bytes(), 1));
+        assert!(told.allows(addr(1), Line::Refused, begin));
+        assert!(!told.allows(addr(1), Line::Refused, begin + TELL_EVERY / 2));
+        assert!(told.allows(addr(1), Line::Secret, begin + TELL_EVERY / 2));
+        assert!(told.allows(addr(2), Line::Refused, begin + TELL_EVERY / 2));
+        assert!(told.allows(addr(1), Line::Refused, begin + TELL_EVERY));
+        let lines =
+            |told: &mut Told, at| (0..1_000).filter(|n| told.allows(addr(*n), Line::Refused, at)).count();
+        assert_eq!(lines(&mut told, begin + TELL_EVERY * 2), LINES_PER_SECOND as usize);
+        for second in 0..1_000 {
+            lines(&mut told, begin + TELL_EVERY * 3 + Duration::from_secs(second));
+        }
         assert!(told.at.len() <= MAX_TOLD);
     }
 }

@@ -785,3 +785,59 @@ fn noise_neither_breaks_nor_grows_anything() {
     assert!(node.is_up(id(2)));
     assert!(node.counters().malformed > 1_000 && node.counters().not_ours > 1_000);
 }
+
+fn key(number: u8) -> PublicKey {
+    PublicKey([number; 32])
+}
+
+/// Two members, 1 and 2; the first knows this of the key of the second, and 3 has the key 3.
+fn pair_with_key(known: MemberKey, shown: PublicKey) -> Net {
+    let mut net = Net::new(7);
+    net.add(addr(1), local(1, 1), []);
+    net.add(addr(2), local(2, 1), [1, 2]);
+    let mut list = members([1, 3]);
+    list.merge(&Member { key: known, ..Member::new(id(2), vec![addr(2)]) });
+    list.merge(&Member { key: MemberKey::Known(key(3)), ..Member::new(id(3), vec![addr(3)]) });
+    net.nodes[0].links.admit(&list);
+    let Node { links, events, .. } = &mut net.nodes[0];
+    links.opened(addr(2), shown, events);
+    net.dial(0, 2);
+    net.dial(1, 1);
+    net.run(100);
+    net
+}
+
+#[test]
+fn a_member_is_believed_with_its_own_key_alone() {
+    for (known, shown, is_believed) in [
+        (MemberKey::Known(key(2)), key(2), true),
+        (MemberKey::Known(key(2)), key(3), false),
+        (MemberKey::Known(key(2)), key(9), false),
+        (MemberKey::Unknown, key(9), true),
+        (MemberKey::Unknown, key(3), false),
+        (MemberKey::Disputed, key(2), false),
+    ] {
+        let mut net = pair_with_key(known, shown);
+        assert_eq!(net.up(0, 2), is_believed, "known {known:?}, shown {shown:?}");
+        assert_eq!(net.counters(0).refused(Refusal::Key) > 0, !is_believed);
+        let told = net.events(0);
+        let shows = LinkEvent::KeyShown { peer: id(2), key: shown };
+        assert_eq!(told.contains(&shows), is_believed && known == MemberKey::Unknown, "{told:?}");
+        assert_eq!(net.events(1).iter().any(|e| matches!(e, LinkEvent::RefusedBy { .. })), !is_believed);
+    }
+}
+
+#[test]
+fn another_key_at_an_address_takes_the_link_of_the_one_before() {
+    let mut net = pair_with_key(MemberKey::Known(key(2)), key(2));
+    net.events(0);
+    let Node { links, events, .. } = &mut net.nodes[0];
+    links.opened(addr(2), key(2), events);
+    assert!(net.up(0, 2) && net.events(0).is_empty(), "the same key again is no news");
+    let Node { links, events, .. } = &mut net.nodes[0];
+    links.opened(addr(2), key(3), events);
+    assert_eq!(net.events(0), [down(2)]);
+    net.dial(1, 1);
+    net.run(100);
+    assert!(!net.up(0, 2), "whoever has another key now is not believed");
+}

@@ -9,6 +9,7 @@ use quinn_proto::{ApplicationClose, ConnectionClose, ConnectionError};
 
 use super::{
     super::{
+        guard::Line,
         limits::MAX_LINKS_PER_KEY,
         link::{Farewell, Link, Phase},
     },
@@ -145,7 +146,7 @@ impl Engine {
 
     pub(super) fn tell_of_secret(&mut self, now: Instant, handle: usize, why: Farewell) {
         let Some(link) = self.links.get(&handle) else { return };
-        if why == Farewell::Secret && self.told.allows(link.addr.ip(), now) {
+        if why == Farewell::Secret && self.told.allows(link.addr, Line::Secret, now) {
             log::warn!("refused a node at {}: it does not know the secret of this cluster", link.addr);
         }
     }
@@ -153,18 +154,22 @@ impl Engine {
     fn tell_of_failure(&mut self, now: Instant, addr: SocketAddr, reason: &ConnectionError) {
         let refused = self.door.take_refused();
         let why = match (refused, reason) {
-            (Some(key), _) => Some(format!("refused a node at {addr}: its key {key} is no member's")),
+            (Some(key), _) => {
+                Some((Line::Refused, format!("refused a node at {addr}: its key {key} is no member's")))
+            }
             (None, ConnectionError::ConnectionClosed(close)) => {
-                Some(format!("a node at {addr} refuses this node: {}", why_refused(close)))
+                let line = Line::RefusesUs(close.error_code.into());
+                Some((line, format!("a node at {addr} refuses this node: {}", why_refused(close))))
             }
             (None, ConnectionError::ApplicationClosed(close)) => {
-                Some(format!("a node at {addr} refuses this node: {}", why_closed(close)))
+                let line = Line::RefusesUs(close.error_code.into_inner());
+                Some((line, format!("a node at {addr} refuses this node: {}", why_closed(close))))
             }
             _ => None,
         };
         self.counts.failed += u64::from(refused.is_none());
-        if let Some(why) = why.filter(|_| self.told.allows(addr.ip(), now)) {
-            log::warn!("{why}");
+        if let Some((_, text)) = why.filter(|(line, _)| self.told.allows(addr, *line, now)) {
+            log::warn!("{text}");
         }
     }
 

@@ -86,7 +86,7 @@ impl Engine {
             waiting: VecDeque::new(),
             news: VecDeque::new(),
             allowance: Allowance::per_second(HANDSHAKES_PER_SECOND, Instant::now()),
-            told: Told::default(),
+            told: Told::new(Instant::now()),
             counts: Handshakes::default(),
             dropped: 0,
             scratch: Vec::new(),
