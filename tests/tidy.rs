@@ -15,7 +15,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("partition", &["model"]),
     ("storage", &["model"]),
     ("identity", &["model"]),
-    ("transport", &["model", "identity"]),
+    ("transport", &["model", "identity", "config::USUAL_PATIENCE"]),
     ("config", &["model", "partition", "error"]),
     ("error", &["model", "config", "partition", "storage::StorageError", "transport::TransportError"]),
     // The core speaks of changes to a storage, and knows none.

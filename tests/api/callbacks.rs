@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use turbopump::{Node, NodeBuilder, SubmitError, Task, Watch, WriteError};
 
 use crate::{
-    common::{cluster, eventually, udp},
+    common::{cluster, eventually, udp_at},
     support::{Gate, Gated, all, error_log, gated, gated_with, in_time, next},
 };
 
@@ -292,7 +292,7 @@ fn a_watch_whose_closure_owns_the_last_handle_ends_the_node() {
 
 #[test]
 fn on_mirror_tells_of_each_owner_until_the_write_is_complete() {
-    let nodes = cluster(3, udp, |_, b| b);
+    let nodes = cluster(3, udp_at, |_, b| b);
     let (sender, reports) = mpsc::channel();
     let put = nodes[0].put("key", "value").ack(turbopump::Ack::All);
     let put = put.on_mirror(move |progress| sender.send(progress).unwrap());

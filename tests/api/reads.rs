@@ -5,7 +5,7 @@ use std::{sync::mpsc, time::Duration};
 use turbopump::{Ack, Node, Read, ReadError, Standing};
 
 use crate::{
-    common::{cluster, eventually, quick, udp},
+    common::{cluster, eventually, quick, udp_at},
     support::{SetClock, next},
 };
 
@@ -36,7 +36,7 @@ fn a_local_read_is_served_on_the_callers_thread() {
 
 #[test]
 fn now_gives_back_a_read_that_others_have_to_answer() {
-    let nodes = cluster(2, udp, |_, b| b);
+    let nodes = cluster(2, udp_at, |_, b| b);
     nodes[0].put("key", "value").ack(Ack::All).wait().unwrap();
     assert!(nodes[0].get("key").now().is_ok(), "what this node owns and holds");
     let Err(read) = nodes[0].get("key").read(Read::All).now() else { panic!("the other owner is not asked") };
@@ -47,7 +47,7 @@ fn now_gives_back_a_read_that_others_have_to_answer() {
 
 #[test]
 fn a_node_that_owns_nothing_asks_the_one_that_owns_everything() {
-    let nodes = cluster(2, udp, |n, b| if n == 0 { b.weight(0) } else { b });
+    let nodes = cluster(2, udp_at, |n, b| if n == 0 { b.weight(0) } else { b });
     eventually("the weights are known", || nodes.iter().all(|n| n.placement().seats() == 1));
     nodes[1].put("key", "value").wait().unwrap();
     assert_eq!(nodes[0].get("key").wait().unwrap().value().unwrap(), "value");
@@ -57,7 +57,7 @@ fn a_node_that_owns_nothing_asks_the_one_that_owns_everything() {
 
 #[test]
 fn a_local_read_asks_nobody() {
-    let nodes = cluster(2, udp, |_, b| b);
+    let nodes = cluster(2, udp_at, |_, b| b);
     let hash = |name: &str| turbopump::Key::new(name).unwrap().hash64();
     let owned_by_1 = |name: &String| {
         nodes[0].placement().owners(hash(name), turbopump::Mirrors(1)).next() == Some(nodes[1].id())
@@ -70,7 +70,7 @@ fn a_local_read_asks_nobody() {
 
 #[test]
 fn a_read_that_needs_more_owners_than_are_up_says_so() {
-    let nodes = cluster(3, udp, |_, b| b);
+    let nodes = cluster(3, udp_at, |_, b| b);
     nodes[0].put("key", "value").ack(Ack::All).wait().unwrap();
     nodes[1].shutdown(Duration::from_secs(1));
     nodes[2].shutdown(Duration::from_secs(1));

@@ -44,10 +44,6 @@ pub fn quick() -> Config {
 /// Makes a transport that binds an address.
 pub type Make = fn(SocketAddr) -> Box<dyn Transport>;
 
-pub fn udp() -> Box<dyn Transport> {
-    udp_at(loopback())
-}
-
 pub fn udp_at(addr: SocketAddr) -> Box<dyn Transport> {
     Box::new(UdpTransport::bind(addr))
 }

@@ -12,7 +12,7 @@ use std::{
     error::Error,
     io::Write,
     net::SocketAddr,
-    path::{Path, PathBuf},
+    path::PathBuf,
     process,
     sync::Arc,
     thread,
@@ -282,7 +282,7 @@ const MIN_SECRET_BYTES: usize = 16;
 
 /// The secret of a cluster, without the line break that editors put at its end.
 #[cfg(feature = "quic")]
-fn secret(path: &Path) -> Result<Vec<u8>, String> {
+fn secret(path: &std::path::Path) -> Result<Vec<u8>, String> {
     let fail = |reason: String| format!("{}: {reason}", path.display());
     let text = std::fs::read(path).map_err(|e| fail(e.to_string()))?;
     let text = text.trim_ascii_end();
