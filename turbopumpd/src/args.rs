@@ -35,6 +35,18 @@ pub struct Args {
     )]
     pub local_addr: Vec<ListenAt>,
 
+    /// A file with the token that clients have to show, as Authorization: Bearer TOKEN
+    #[arg(long, value_name = "PATH", env = "TURBOPUMP_TOKEN_FILE")]
+    pub token_file: Option<PathBuf>,
+
+    /// Serve clients of other machines though no token is asked for
+    #[arg(long, env = "TURBOPUMP_ALLOW_REMOTE_WITHOUT_TOKEN", value_parser = BoolishValueParser::new())]
+    pub allow_remote_without_token: bool,
+
+    /// Who may use the unix sockets for clients, as chmod takes it
+    #[arg(long, value_name = "MODE", env = "TURBOPUMP_SOCKET_MODE", default_value = "600", value_parser = mode)]
+    pub socket_mode: u32,
+
     /// Peer port (UDP); 0 picks a free one
     #[arg(short, long, value_name = "PORT", env = "TURBOPUMP_PORT", default_value_t = 1593)]
     pub port: u16,
@@ -254,6 +266,11 @@ fn at_least_one<N: FromStr + Default + PartialEq>(text: &str) -> Result<N, Strin
     number.ok_or_else(|| "it is a number, at least 1".into())
 }
 
+fn mode(text: &str) -> Result<u32, String> {
+    let mode = u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o777);
+    mode.ok_or_else(|| "a mode is three octal digits, as 660".into())
+}
+
 fn advertised(text: &str) -> Result<SocketAddr, String> {
     let addr = text.parse().ok().filter(is_of_a_host);
     addr.ok_or_else(|| "it is IP:PORT, an address at which peers reach this node".into())
@@ -302,6 +319,9 @@ mod tests {
             ["--max-connections", "0"],
             ["--head-timeout", "0"],
             ["--store", "tape"],
+            ["--socket-mode", "680"],
+            ["--socket-mode", "7777"],
+            ["--transport", "pigeons"],
             ["--ack", "0"],
             ["--partitions", "1000"],
             ["--port", "x"],

@@ -35,7 +35,7 @@ use turbopump::{
 
 use crate::{
     args::{Args, DurabilityArg, StoreKind, TransportArg},
-    gate::{Gate, GateParts, GateStats, Limits, ListenAt, Listener},
+    gate::{BearerToken, Gate, GateParts, GateStats, Limits, ListenAt, Listener},
     routes::{Router, is_long},
 };
 
@@ -126,7 +126,8 @@ fn peer(p: &PeerStats) -> Value {
 pub fn run(args: &Args) -> Result<(), String> {
     env_logger::Builder::new().filter_level(args.log).init();
     let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(line)?;
-    let listeners = bind_all(&args.local_addr)?;
+    let token = args.token_file.as_deref().map(BearerToken::read).transpose()?;
+    let listeners = bind_all(args, token.is_some())?;
     let names: Vec<String> = listeners.iter().map(|l| l.name().to_owned()).collect();
     let socket_files: Vec<PathBuf> = args.local_addr.iter().filter_map(socket_file).collect();
 
@@ -145,6 +146,7 @@ pub fn run(args: &Args) -> Result<(), String> {
         limits: limits(args).fit(descriptors()),
         stats: gate_stats,
         is_long,
+        token,
         handler_threads: args.handler_threads as usize,
         handler: Box::new(Router(app)),
     })
@@ -199,8 +201,19 @@ fn socket_file(at: &ListenAt) -> Option<PathBuf> {
     }
 }
 
-fn bind_all(addrs: &[ListenAt]) -> Result<Vec<Listener>, String> {
-    addrs.iter().map(|at| Listener::bind(at).map_err(|e| format!("can't listen on {at}: {e}"))).collect()
+fn bind_all(args: &Args, has_token: bool) -> Result<Vec<Listener>, String> {
+    let bind = |at: &ListenAt| {
+        let fail = |e| format!("can't listen on {at}: {e}");
+        let listener = Listener::bind(at, args.socket_mode).map_err(fail)?;
+        if listener.is_remote().map_err(fail)? && !has_token && !args.allow_remote_without_token {
+            return Err(format!(
+                "{at} can be reached from other machines: it needs --token-file, or else \
+                 --allow-remote-without-token"
+            ));
+        }
+        Ok(listener)
+    };
+    args.local_addr.iter().map(bind).collect()
 }
 
 fn start_node(args: &Args) -> Result<Node, String> {

@@ -22,10 +22,11 @@ fn requests_beyond_the_queue_are_refused_as_busy_and_those_in_it_are_served() {
     let (sender, held) = mpsc::channel();
     let stats = Arc::new(GateStats::default());
     let gate = Gate::start(GateParts {
-        listeners: vec![Listener::bind(&ListenAt::Unix(path.clone())).unwrap()],
+        listeners: vec![Listener::bind(&ListenAt::Unix(path.clone()), 0o600).unwrap()],
         limits: Limits { base_lanes: 2, lanes: 2, long_lanes: 1, queued_requests: 3, ..Limits::default() },
         stats: stats.clone(),
         is_long: |target| target.starts_with("/long"),
+        token: None,
         handler_threads: 1,
         handler: Box::new(move |exchange: Exchange| sender.send(exchange).unwrap()),
     })
@@ -67,10 +68,11 @@ fn a_handler_that_panics_or_forgets_answers_500_and_the_next_request_is_served()
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("sock");
     let gate = Gate::start(GateParts {
-        listeners: vec![Listener::bind(&ListenAt::Unix(path.clone())).unwrap()],
+        listeners: vec![Listener::bind(&ListenAt::Unix(path.clone()), 0o600).unwrap()],
         limits: Limits::default(),
         stats: Arc::default(),
         is_long: |_| false,
+        token: None,
         handler_threads: 1,
         handler: Box::new(|exchange: Exchange| match exchange.target() {
             "/panic" => panic!("on purpose"),

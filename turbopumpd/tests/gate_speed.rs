@@ -90,10 +90,11 @@ fn a_get_through_the_gate_is_a_good_part_of_bare_tiny_http() {
     let threads = std::env::var("HANDLERS").ok().and_then(|v| v.parse().ok()).unwrap_or(2);
     let base = std::env::var("LANES").ok().and_then(|v| v.parse().ok()).unwrap_or(4);
     let gate = Gate::start(GateParts {
-        listeners: vec![Listener::bind(&turbopumpd::gate::ListenAt::Unix(gated.clone())).unwrap()],
+        listeners: vec![Listener::bind(&turbopumpd::gate::ListenAt::Unix(gated.clone()), 0o600).unwrap()],
         limits: Limits { base_lanes: base, ..Limits::default() },
         stats: Arc::new(GateStats::default()),
         is_long: |_| false,
+        token: None,
         handler_threads: threads,
         handler: Box::new(|exchange: Exchange| {
             exchange.respond(Reply { status: 200, headers: vec![], body: bytes::Bytes::from_static(&BODY) });

@@ -4,7 +4,7 @@
 //! headers that the routes use, and the length that the gate found. So nothing that the two could
 //! read differently ever passes. Pure functions: bytes in, values out.
 
-use super::{Limits, Refusal};
+use super::{Limits, Refusal, token::shown_in};
 
 /// Headers that the routes want to see. Everything else ends here.
 const PASSED_HEADERS: [&str; 3] = ["range", "if-range", "if-none-match"];
@@ -40,6 +40,8 @@ pub struct RequestHead {
     pub is_head: bool,
     /// Whether there is a Host header.
     pub has_host: bool,
+    /// The token in its Authorization header. Goes no further than the gate.
+    pub bearer: Option<Vec<u8>>,
 }
 
 impl RequestHead {
@@ -155,6 +157,7 @@ fn understand(bytes: &[u8], limits: &Limits) -> Result<RequestHead, Refusal> {
         is_http10,
         is_head: method == "HEAD",
         has_host: false,
+        bearer: None,
     };
     let framing = read_headers(&mut head, request.headers)?;
     head.body = match framing {
@@ -211,6 +214,12 @@ fn read_headers(head: &mut RequestHead, lines: &[httparse::Header<'_>]) -> Resul
                     return Err(Refusal::malformed("There are two Host headers."));
                 }
                 head.has_host = true;
+            }
+            13 if line.name.eq_ignore_ascii_case("authorization") => {
+                if head.bearer.is_some() {
+                    return Err(Refusal::malformed("There are two Authorization headers."));
+                }
+                head.bearer = shown_in(value).map(<[u8]>::to_vec);
             }
             14 if line.name.eq_ignore_ascii_case("content-length") => {
                 if framing.length.is_some() {

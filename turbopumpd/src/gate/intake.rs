@@ -106,6 +106,10 @@ impl Looper {
             self.refuse(id, Refusal::stopping());
             return;
         }
+        if self.token.as_ref().is_some_and(|token| !token.is(head.bearer.as_deref())) {
+            self.refuse(id, Refusal::unauthorized());
+            return;
+        }
         let is_long = std::str::from_utf8(head.target()).is_ok_and(self.is_long);
         if head.body == BodyFraming::Length(0) {
             let class = if is_long { Class::Long } else { Class::Quick };

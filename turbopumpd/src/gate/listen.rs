@@ -2,14 +2,15 @@
 //!
 //! - TCP: address reuse (restart at once), no delay (set on the listener, inherited by what it
 //!   accepts), a deep backlog.
-//! - unix: the file that a killed daemon left is replaced; a live socket or any other file is
+//! - unix: it is the owner's alone unless told otherwise; the file that a killed daemon left is replaced; a live socket or any other file is
 //!   refused; on drop the file is removed, if it is still ours.
 
 use std::{
     fmt,
+    fs::Permissions,
     io::{self, Read as _, Write as _},
     net::{Shutdown, SocketAddr, ToSocketAddrs},
-    os::unix::fs::{FileTypeExt, MetadataExt},
+    os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
     str::FromStr,
 };
@@ -86,20 +87,31 @@ struct OwnedPath {
 }
 
 impl Listener {
-    /// Binds.
+    /// Binds. A unix socket gets this mode.
     ///
     /// # Errors
     /// The address is in use, can't be resolved, or names a file that is no socket.
-    pub fn bind(at: &ListenAt) -> io::Result<Self> {
+    pub fn bind(at: &ListenAt, socket_mode: u32) -> io::Result<Self> {
         match at {
             ListenAt::Tcp(host, port) => bind_tcp(host, *port),
-            ListenAt::Unix(path) => bind_unix(path),
+            ListenAt::Unix(path) => bind_unix(path, socket_mode),
         }
     }
 
     /// How a client would name it: `http://127.0.0.1:1592` or `unix:/path`.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Whether other machines can reach it.
+    ///
+    /// # Errors
+    /// The system can't tell where it is bound.
+    pub fn is_remote(&self) -> io::Result<bool> {
+        match &self.socket {
+            ListenerSocket::Tcp(l) => Ok(!l.local_addr()?.ip().is_loopback()),
+            ListenerSocket::Unix(..) => Ok(false),
+        }
     }
 
     pub(super) fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
@@ -157,7 +169,7 @@ fn bind_addr(addr: SocketAddr) -> io::Result<Listener> {
     Ok(Listener { socket: ListenerSocket::Tcp(listener), name })
 }
 
-fn bind_unix(path: &Path) -> io::Result<Listener> {
+fn bind_unix(path: &Path, mode: u32) -> io::Result<Listener> {
     if let Ok(metadata) = std::fs::symlink_metadata(path) {
         if !metadata.file_type().is_socket() {
             return Err(io::Error::new(io::ErrorKind::AlreadyExists, "a file that is no socket is there"));
@@ -170,6 +182,8 @@ fn bind_unix(path: &Path) -> io::Result<Listener> {
     let socket = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None)?;
     socket.set_nonblocking(true)?;
     socket.bind(&socket2::SockAddr::unix(path)?)?;
+    // Before it listens nobody can connect.
+    std::fs::set_permissions(path, Permissions::from_mode(mode))?;
     socket.listen(BACKLOG)?;
     let metadata = std::fs::symlink_metadata(path)?;
     let owned = OwnedPath { path: path.into(), inode: (metadata.dev(), metadata.ino()) };
@@ -249,13 +263,15 @@ mod tests {
         let path = folder.path().join("sock");
         drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
         assert!(path.exists(), "std leaves the file behind, as a killed daemon does");
-        let listener = Listener::bind(&ListenAt::Unix(path.clone())).unwrap();
-        let second = Listener::bind(&ListenAt::Unix(path.clone())).unwrap_err();
+        let listener = Listener::bind(&ListenAt::Unix(path.clone()), 0o600).unwrap();
+        let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        let second = Listener::bind(&ListenAt::Unix(path.clone()), 0o600).unwrap_err();
         assert_eq!(second.kind(), io::ErrorKind::AddrInUse);
         drop(listener);
         assert!(!path.exists(), "the file goes with the listener");
         std::fs::write(&path, "precious").unwrap();
-        assert!(Listener::bind(&ListenAt::Unix(path.clone())).is_err());
+        assert!(Listener::bind(&ListenAt::Unix(path.clone()), 0o600).is_err());
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "precious");
     }
 }

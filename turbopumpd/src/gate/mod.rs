@@ -22,6 +22,7 @@
 //!   a burst of connections would be queued on threads that never come;
 //! - heads, bodies, answers and silences have limits ([`Limits`]); the next request of a client is
 //!   read when the one before is answered;
+//! - where a token is asked for, a head without it ends the connection;
 //! - heads are written anew from what was understood, so the two can't disagree on them;
 //! - running out of descriptors pauses accepting; should `tiny_http` stop accepting lanes all the
 //!   same, another one is started beside it;
@@ -49,6 +50,7 @@ mod relay;
 mod run;
 mod slots;
 mod stats;
+mod token;
 
 use std::{
     io,
@@ -65,6 +67,7 @@ pub use limits::Limits;
 pub use listen::{ListenAt, Listener, Origin};
 pub use refusal::Refusal;
 pub use stats::{Count, GateStats};
+pub use token::{BearerToken, MIN_TOKEN_BYTES};
 
 use backend::Backend;
 
@@ -82,6 +85,8 @@ pub struct GateParts {
     pub stats: Arc<GateStats>,
     /// Says of a target (path and query) whether its answer may take seconds by nature.
     pub is_long: fn(&str) -> bool,
+    /// What every request has to show, if anything. It is asked for before a body is taken.
+    pub token: Option<BearerToken>,
     /// How many threads call the handler.
     pub handler_threads: usize,
     /// Who answers.
@@ -128,6 +133,7 @@ impl Gate {
             parts.limits,
             parts.stats,
             parts.is_long,
+            parts.token,
             backend,
             secret,
             shared.clone(),

@@ -26,6 +26,11 @@ impl Refusal {
         Self::new(400, "malformed_request", detail)
     }
 
+    /// 401: the token is missing or another one.
+    pub(super) fn unauthorized() -> Self {
+        Self::new(401, "unauthorized", "Send the token of this daemon as Authorization: Bearer TOKEN.")
+    }
+
     /// 408: the client was silent for too long.
     pub(super) fn silent() -> Self {
         Self::new(408, "timeout", "The request did not arrive in time; send it again, faster.")
@@ -59,6 +64,9 @@ impl Refusal {
         if self.status == 503 {
             text.push_str("Retry-After: 1\r\n");
         }
+        if self.status == 401 {
+            text.push_str("WWW-Authenticate: Bearer\r\n");
+        }
         let _ = write!(
             text,
             "Content-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
@@ -73,6 +81,7 @@ impl Refusal {
     fn reason(&self) -> &'static str {
         match self.status {
             400 => "Bad Request",
+            401 => "Unauthorized",
             408 => "Request Timeout",
             413 => "Content Too Large",
             414 => "URI Too Long",

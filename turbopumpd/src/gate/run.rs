@@ -13,7 +13,7 @@ use std::{
 use mio::{Events, Poll, Token, event::Event};
 
 use super::{
-    GateStats, Limits, Listener, Shared,
+    BearerToken, GateStats, Limits, Listener, Shared,
     backend::Backend,
     client::{Client, State},
     dispatch::{GateLines, Queues},
@@ -50,6 +50,7 @@ pub(super) struct Looper {
     pub(super) limits: Limits,
     pub(super) stats: Arc<GateStats>,
     pub(super) is_long: fn(&str) -> bool,
+    pub(super) token: Option<BearerToken>,
     pub(super) backend: Backend,
     pub(super) secret: String,
     shared: Arc<Shared>,
@@ -80,6 +81,7 @@ impl Looper {
         limits: Limits,
         stats: Arc<GateStats>,
         is_long: fn(&str) -> bool,
+        token: Option<BearerToken>,
         backend: Backend,
         secret: String,
         shared: Arc<Shared>,
@@ -98,6 +100,7 @@ impl Looper {
             limits,
             stats,
             is_long,
+            token,
             backend,
             gate_lines: GateLines::new(&secret),
             secret,
