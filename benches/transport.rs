@@ -1,12 +1,16 @@
 //! Measures the transports through their trait, each over loopback between two mio loops on two
 //! threads: echo times of 100 bytes, and how fast UDT and QUIC move frames in one direction.
 //!
+//! At last, what 200 QUIC links at rest cost: the other ends are another process, so that memory and
+//! processor time are those of one end.
+//!
 //! `cargo bench --bench transport` prints times, and ratios to a raw mio UDP socket measured in
 //! the same run: those are what to compare between machines and days. The variants take turns.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeSet, VecDeque},
     net::{Ipv4Addr, SocketAddr},
+    process::Command,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -34,6 +38,9 @@ const SOURCE: Token = Token(0);
 const WAKER: Token = Token(1);
 
 fn main() {
+    if let Ok(hub) = std::env::var(HUB) {
+        return be_peers(hub.parse().unwrap());
+    }
     type Measure = Box<dyn Fn() -> Vec<Duration>>;
     let network = MemoryNetwork::new();
     let variants: Vec<(&str, Measure)> = vec![
@@ -70,6 +77,71 @@ fn main() {
             println!("{name:4}, frames of {bytes:6} B: {mib:6.0} MiB/s, {frames:7.0} frames/s");
         }
     }
+    links_at_rest();
+}
+
+/// Names the address of the hub to the process of its peers.
+const HUB: &str = "TURBOPUMP_BENCH_HUB";
+const LINKS: usize = 200;
+const REST: Duration = Duration::from_secs(20);
+
+/// What links at rest cost the one that they all lead to.
+fn links_at_rest() {
+    let mut hub = Loop::start(quic());
+    let before = resident_kib();
+    let mut peers =
+        Command::new(std::env::current_exe().unwrap()).env(HUB, hub.addr.to_string()).spawn().unwrap();
+    let mut seen = BTreeSet::new();
+    while seen.len() < LINKS {
+        let (from, frame) = hub.next();
+        hub.transport.send(from, frame).unwrap();
+        hub.transport.flush();
+        seen.insert(from);
+    }
+    let mut rest = |time: Duration| {
+        let end = Instant::now() + time;
+        while Instant::now() < end {
+            hub.wait(Some(end.saturating_duration_since(Instant::now())));
+            hub.transport.flush();
+        }
+    };
+    rest(Duration::from_secs(2));
+    let (cpu, grown) = (cpu_ms(), resident_kib() - before);
+    rest(REST);
+    let percent = (cpu_ms() - cpu) as f64 / REST.as_millis() as f64 * 100.0;
+    println!("quic, {LINKS} links at rest: {:.1} MiB, {percent:.2} % of a core", grown as f64 / 1024.0);
+    peers.kill().unwrap();
+    peers.wait().unwrap();
+}
+
+/// The process at the other ends: speaks once on each link, then rests until it is killed.
+fn be_peers(hub: SocketAddr) {
+    let mut peers: Vec<Loop> = (0..LINKS).map(|_| Loop::start(quic())).collect();
+    for peer in &mut peers {
+        peer.transport.send(hub, Bytes::from_static(b"here")).unwrap();
+        peer.transport.flush();
+        peer.next();
+    }
+    loop {
+        for peer in &mut peers {
+            peer.wait(Some(Duration::from_millis(1)));
+            peer.transport.flush();
+        }
+    }
+}
+
+fn resident_kib() -> u64 {
+    let text = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = text.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+/// Processor time of this process so far.
+fn cpu_ms() -> u64 {
+    const MS_PER_TICK: u64 = 10;
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
+    let fields = stat.rsplit(')').next().unwrap().split_whitespace();
+    fields.skip(11).take(2).map(|ticks| ticks.parse::<u64>().unwrap() * MS_PER_TICK).sum()
 }
 
 fn any() -> SocketAddr {

@@ -80,8 +80,10 @@ pub(super) struct Link {
     pub(super) ending: Option<StreamId>,
     born: Instant,
     heard: Instant,
-    /// When it was sent something, since it was heard of last.
+    /// When it was sent something that it has to answer, since it was heard of last.
     asked: Option<Instant>,
+    /// Of what asks for an answer, how much was sent so far.
+    questions: u64,
 }
 
 /// What a link's own clock says.
@@ -114,6 +116,7 @@ impl Link {
             born: now,
             heard: now,
             asked: None,
+            questions: 0,
         }
     }
 
@@ -121,8 +124,13 @@ impl Link {
         (self.heard, self.asked) = (now, None);
     }
 
-    pub(super) fn asked(&mut self, now: Instant) {
-        self.asked.get_or_insert(now);
+    /// Packets were written. What is not acknowledged is written again, so a peer that is gone is asked
+    /// again, too.
+    pub(super) fn wrote(&mut self, now: Instant) {
+        let sent = self.connection.stats().frame_tx;
+        if std::mem::replace(&mut self.questions, sent.stream + sent.ping) < sent.stream + sent.ping {
+            self.asked.get_or_insert(now);
+        }
     }
 
     /// When it wants to be looked at again.
@@ -146,7 +154,6 @@ impl Link {
             Phase::Up if self.asked.is_some_and(|asked| now >= asked + SILENT_FOR) => Due::Silent,
             Phase::Up if self.asked.is_none() && self.is_used && now >= self.heard + KEEP_ALIVE => {
                 self.connection.ping();
-                self.asked(now);
                 Due::Nothing
             }
             _ => Due::Nothing,
@@ -191,9 +198,9 @@ impl Link {
     }
 
     /// Writes what there is to write into the connection.
-    pub(super) fn pump(&mut self, now: Instant) {
-        if self.phase == Phase::Up && !self.outbox.is_empty() && self.outbox.pump(&mut self.connection) {
-            self.asked(now);
+    pub(super) fn pump(&mut self) {
+        if self.phase == Phase::Up && !self.outbox.is_empty() {
+            self.outbox.pump(&mut self.connection);
         }
     }
 

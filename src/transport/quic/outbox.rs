@@ -93,10 +93,10 @@ impl Outbox {
         self.short.len() + self.long.len() + usize::from(self.writing.is_some())
     }
 
-    /// Writes what the link takes, and says whether that was anything.
-    pub(super) fn pump(&mut self, connection: &mut Connection) -> bool {
-        let short = self.pump_short(connection);
-        self.pump_long(connection) || short
+    /// Writes what the link takes.
+    pub(super) fn pump(&mut self, connection: &mut Connection) {
+        self.pump_short(connection);
+        self.pump_long(connection);
     }
 
     /// All of a long frame has arrived, or the other side wants no more of it.
@@ -118,9 +118,8 @@ impl Outbox {
         !self.unacked.is_empty()
     }
 
-    fn pump_short(&mut self, connection: &mut Connection) -> bool {
-        let (Some(id), false) = (self.ordered, self.short.is_empty()) else { return false };
-        let mut has_written = false;
+    fn pump_short(&mut self, connection: &mut Connection) {
+        let Some(id) = self.ordered else { return };
         while !self.short.is_empty() {
             let count = self.short.len().min(FRAMES_PER_WRITE);
             let mut some: Vec<Bytes> = self.short.drain(..count).collect();
@@ -129,38 +128,34 @@ impl Outbox {
             let (bytes, chunks) = written.map_or((0, 0), |written| (written.bytes, written.chunks));
             self.queued_bytes -= bytes;
             some.into_iter().skip(chunks).rev().for_each(|frame| self.short.push_front(frame));
-            has_written |= bytes > 0;
             if chunks < count {
-                break;
+                return;
             }
         }
-        has_written
     }
 
-    fn pump_long(&mut self, connection: &mut Connection) -> bool {
-        let mut has_written = false;
+    fn pump_long(&mut self, connection: &mut Connection) {
         loop {
             if self.writing.is_none() {
                 let is_full = |first: &Bytes| {
                     self.unacked_bytes > 0 && self.unacked_bytes + first.len() > LONG_WINDOW_BYTES
                 };
                 if self.long.front().is_none_or(is_full) {
-                    return has_written;
+                    return;
                 }
-                let Some(id) = connection.streams().open(Dir::Uni) else { return has_written };
-                let Some(frame) = self.long.pop_front() else { return has_written };
+                let Some(id) = connection.streams().open(Dir::Uni) else { return };
+                let Some(frame) = self.long.pop_front() else { return };
                 self.unacked.insert(id, frame.len());
                 self.unacked_bytes += frame.len();
                 self.writing = Some((id, frame));
             }
-            let Some((id, frame)) = &mut self.writing else { return has_written };
+            let Some((id, frame)) = &mut self.writing else { return };
             let id = *id;
             let written = connection.send_stream(id).write_chunks(std::slice::from_mut(frame));
-            let Ok(written) = written else { return has_written };
-            has_written |= written.bytes > 0;
+            let Ok(written) = written else { return };
             self.queued_bytes -= written.bytes;
             if written.chunks == 0 {
-                return has_written;
+                return;
             }
             self.writing = None;
             // It fails only where the other side has stopped the stream: then nobody waits for it.

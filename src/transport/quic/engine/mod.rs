@@ -120,7 +120,7 @@ impl Engine {
         let taken = match link.outbox.push(frame) {
             Ok(()) => Ok(()),
             Err(frame) => {
-                link.pump(now);
+                link.pump();
                 link.outbox.push(frame).map_err(SendError::Full)
             }
         };
@@ -162,7 +162,7 @@ impl Engine {
     pub(super) fn stop(&mut self, within: Duration) {
         let until = Instant::now() + within;
         for link in self.links.values_mut().filter(|link| link.phase == Phase::Up) {
-            link.pump(Instant::now());
+            link.pump();
             link.ending = link.outbox.finish(&mut link.connection);
         }
         let handles: Vec<usize> = self.links.keys().copied().collect();
@@ -368,7 +368,7 @@ impl Engine {
     /// Writes what a link has to write, as far as the socket takes it, and sets its timer.
     fn write(&mut self, now: Instant, handle: usize) {
         let Some(link) = self.links.get_mut(&handle) else { return };
-        link.pump(now);
+        link.pump();
         let segments = self.socket.segments();
         loop {
             if self.socket.is_full() {
@@ -381,6 +381,7 @@ impl Engine {
                 break;
             };
             self.socket.send(transmit, &self.scratch);
+            link.wrote(now);
         }
         self.settle(handle);
     }
