@@ -145,11 +145,6 @@ impl Index {
         self.entries.is_empty()
     }
 
-    /// Whether anything is stored of the key, or on its way to storage.
-    pub(crate) fn contains(&self, key: &Key) -> bool {
-        !self.entry(key).is_empty()
-    }
-
     /// The stored versions of a key.
     pub(crate) fn stored(&self, key: &Key) -> impl Iterator<Item = &Arc<Version>> {
         self.entry(key).iter().filter(|h| h.stored).map(|h| &h.version)
@@ -177,9 +172,15 @@ impl Index {
 
     /// All that is known of a key, pending versions included.
     pub(crate) fn context(&self, key: &Key) -> Context {
+        self.look(key).1
+    }
+
+    /// The widest spread among all versions of a key, none if there are none, and all that is known of it.
+    pub(crate) fn look(&self, key: &Key) -> (Option<Mirrors>, Context) {
         let mut context = Context::EMPTY;
-        self.entry(key).iter().for_each(|h| context.see(&h.version));
-        context
+        let entry = self.entry(key);
+        entry.iter().for_each(|h| context.see(&h.version));
+        (entry.iter().map(|h| h.version.mirrors).max(), context)
     }
 
     /// A client's context, together with what was replaced by the versions that it covers:

@@ -106,8 +106,9 @@ impl Core {
         }
         let timeout_ms = self.timeout_ms(request.timeout_ms);
         let mirrors = request.mirrors.unwrap_or(self.config.mirrors);
-        let blind = request.context.is_none() && !self.index.contains(&request.key);
-        if blind && !self.owns(self.me, &request.key, mirrors) && self.config.write_chaining {
+        let known = self.index.look(&request.key);
+        let is_blind = request.context.is_none() && known.0.is_none();
+        if is_blind && !self.owns(self.me, &request.key, mirrors) && self.config.write_chaining {
             let owners: Vec<NodeId> = self.placement.owners(request.key.hash64(), mirrors).collect();
             if let Some(owner) = owners.into_iter().find(|id| self.is_up(*id)) {
                 let tag = self.fresh_id();
@@ -118,7 +119,7 @@ impl Core {
                 return self.send(owner, Message::Read { tag, key, values: false });
             }
         }
-        self.begin_write(op, request, &Context::EMPTY, None);
+        self.begin_write(op, request, known);
     }
 
     /// An owner said what it holds of a key that is about to be written.
@@ -127,10 +128,10 @@ impl Core {
         if let Some(Operation::Write(write)) = self.operations.remove(op)
             && let WriteOperation::Learning(request, _) = *write
         {
-            let mut learned = Context::EMPTY;
-            versions.iter().for_each(|v| learned.see(v));
-            let mirrors = versions.iter().map(|v| v.mirrors).max();
-            self.begin_write(op, request, &learned, mirrors);
+            let (mirrors, mut known) = self.index.look(&request.key);
+            versions.iter().for_each(|v| known.see(v));
+            let learned = versions.iter().map(|v| v.mirrors).max();
+            self.begin_write(op, request, (mirrors.max(learned), known));
         }
         true
     }
@@ -139,7 +140,8 @@ impl Core {
         match write {
             WriteOperation::Learning(request, tag) => {
                 self.writes.learning.remove(&tag);
-                self.begin_write(op, request, &Context::EMPTY, None);
+                let known = self.index.look(&request.key);
+                self.begin_write(op, request, known);
             }
             WriteOperation::Running(running) => {
                 self.writes.running.remove(&running.written.version);
@@ -150,15 +152,14 @@ impl Core {
         }
     }
 
+    /// `before` and `seen`: what is known of the key, here and from owners.
     fn begin_write(
         &mut self,
         op: OpId,
         request: WriteRequest,
-        learned: &Context,
-        learned_mirrors: Option<Mirrors>,
+        (before, mut seen): (Option<Mirrors>, Context),
     ) {
         let key = request.key;
-        let before = self.index.mirrors(&key).max(learned_mirrors);
         let mirrors = request.mirrors.or(before).unwrap_or(self.config.mirrors);
         let ack = request.ack.unwrap_or(self.config.ack);
         let owners: Vec<NodeId> = self.placement.owners(key.hash64(), mirrors).collect();
@@ -168,8 +169,6 @@ impl Core {
             let error = WriteError::AckImpossible { asked, owners: owners.len() };
             return self.finish(op, Outcome::Written(Err(error)));
         }
-        let mut seen = self.index.context(&key);
-        seen.merge(learned);
         let context = match request.context {
             Some(context) => self.index.closed(&key, context),
             None => seen.clone(),
