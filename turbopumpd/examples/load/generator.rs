@@ -63,8 +63,10 @@ pub struct Plan {
     pub clients: usize,
     /// Requests a second; none: as many as are answered.
     pub rate: Option<f64>,
-    /// For how long.
+    /// For how long, at most.
     pub length: Duration,
+    /// How many requests, at most.
+    pub requests: Option<u64>,
     /// How many keys, used in turns.
     pub keys: u64,
     /// Bytes of a value.
@@ -137,12 +139,12 @@ pub fn run(plan: &Plan) -> io::Result<Report> {
     let end = load.begin + plan.length;
     loop {
         let now = Instant::now();
-        if now >= end + LAST_ANSWERS || (now >= end && load.free.len() == load.clients.len()) {
+        let is_over = now >= end || plan.requests.is_some_and(|most| load.sent >= most);
+        if now >= end + LAST_ANSWERS || (is_over && load.free.len() == load.clients.len()) {
             break;
         }
-        let next_due = if now < end { load.send_due(now) } else { None };
-        let until = next_due.unwrap_or(end).max(now);
-        let until = if now >= end { end + LAST_ANSWERS } else { until.min(end) };
+        let next_due = if is_over { None } else { load.send_due(now) };
+        let until = if now >= end { end + LAST_ANSWERS } else { next_due.unwrap_or(end).min(end) };
         load.poll.poll(&mut events, Some(until.saturating_duration_since(now)))?;
         events.iter().for_each(|event| load.read(event.token().0));
     }
@@ -204,7 +206,9 @@ impl<'a> Load<'a> {
 
     /// Sends what is due to free connections; gives when to come again.
     fn send_due(&mut self, now: Instant) -> Option<Instant> {
-        while let Some(&i) = self.free.front() {
+        while let Some(&i) = self.free.front()
+            && self.plan.requests.is_none_or(|most| self.sent < most)
+        {
             let due = match self.plan.rate {
                 Some(rate) => self.begin + Duration::from_secs_f64(self.sent as f64 / rate),
                 None => now,

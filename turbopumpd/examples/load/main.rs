@@ -62,6 +62,7 @@ fn main() -> ExitCode {
         clients: args.clients as usize,
         rate: args.rate,
         length: Duration::from_secs(args.seconds.into()),
+        requests: None,
         keys: args.keys,
         size: args.size,
         query: args.query,
