@@ -1,6 +1,6 @@
 //! What a daemon answers in a second, beside named limits measured in the same run.
 //!
-//! `cargo bench -p turbopumpd --bench daemon -- [ROUNDS]`. The limits: a bare `tiny_http` handler, a plain
+//! `cargo bench -p turbopumpd --bench daemon -- [ROUNDS] [PART ...]`; without parts all of them. The limits: a bare `tiny_http` handler, a plain
 //! file written and synced, and `redis-server` where it is installed. Synced stores live in the folder for
 //! temporary files (`TMPDIR`), others on a RAM disk where there is one. `benches/README.md` says how to
 //! read the table.
@@ -36,15 +36,24 @@ const MANY: u64 = 1_000_000;
 const ANCESTOR_GETS: f64 = 94_000.0;
 
 fn main() {
-    let rounds = std::env::args().skip(1).find_map(|a| a.parse().ok()).unwrap_or(3);
+    type Part = fn(&mut Table, usize);
+    let parts: [(&str, Part); 7] = [
+        ("reads", reads),
+        ("ram-disk", ram_disk),
+        ("synced", synced),
+        ("start", start),
+        ("quorum", quorum),
+        ("overload", overload),
+        ("rest", rest),
+    ];
+    let arguments: Vec<String> = std::env::args().skip(1).filter(|a| a != "--bench").collect();
+    let rounds = arguments.iter().find_map(|a| a.parse().ok()).unwrap_or(3);
+    let is_named = |name| arguments.iter().any(|a| a == name);
+    let all = !parts.iter().any(|(name, _)| is_named(name));
     let mut table = Table::new("daemon");
-    reads(&mut table, rounds);
-    ram_disk(&mut table, rounds);
-    synced(&mut table, rounds);
-    start(&mut table);
-    quorum(&mut table, rounds);
-    overload(&mut table);
-    rest(&mut table);
+    for (_, part) in parts.iter().filter(|(name, _)| all || is_named(name)) {
+        part(&mut table, rounds);
+    }
     table.finish();
 }
 
@@ -184,7 +193,7 @@ fn plain_files(folder: &Path) -> f64 {
 }
 
 /// How long a daemon takes until it serves a store of a million keys, and what it then holds in memory.
-fn start(table: &mut Table) {
+fn start(table: &mut Table, _: usize) {
     let Some(folder) = ram() else { return };
     let options = ["--store", "fjall", "--durability", "buffered"];
     let mut daemon = Daemon::start_in(folder.path(), &options);
@@ -218,7 +227,7 @@ fn quorum(table: &mut Table, rounds: usize) {
 }
 
 /// Ten times what a daemon can do: what it takes is answered in time, and it is well again soon after.
-fn overload(table: &mut Table) {
+fn overload(table: &mut Table, _: usize) {
     let daemon = Daemon::start(&[]);
     let most = run(&plan(&daemon.unix, Verb::Write, 16, FEW)).per_second();
     let mut flood = plan(&daemon.unix, Verb::Write, 1_000, FEW);
@@ -238,7 +247,7 @@ fn overload(table: &mut Table) {
 }
 
 /// Three daemons that nobody asks anything.
-fn rest(table: &mut Table) {
+fn rest(table: &mut Table, _: usize) {
     const STRETCH: Duration = Duration::from_secs(10);
     let cluster = Cluster::start(3, &[UDP, &["--store", "memory"]].concat());
     until("a cluster", || (0..3).all(|i| cluster.states(i).values().all(|s| s == "up")));

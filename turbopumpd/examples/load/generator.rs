@@ -182,7 +182,9 @@ impl<T: Read + Write + mio::event::Source> Stream for T {}
 impl<'a> Load<'a> {
     fn new(plan: &'a Plan) -> io::Result<Self> {
         let now = Instant::now();
-        let times_ns = Histogram::new(3).map_err(io::Error::other)?;
+        // Recording saturates at the longest time that can be waited for.
+        let longest_ns = (plan.length + LAST_ANSWERS).as_nanos() as u64;
+        let times_ns = Histogram::new_with_max(longest_ns, 3).map_err(io::Error::other)?;
         let report =
             Report { times_ns, took: Duration::ZERO, ok: 0, busy: 0, unknown: 0, failed: 0, skipped: 0 };
         let mut load = Self {
