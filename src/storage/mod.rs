@@ -16,9 +16,11 @@
 mod file;
 mod memory;
 mod metadata;
+mod prefix;
 mod shards;
+mod stages;
 
-use std::{io, sync::Arc};
+use std::{fs::File, io, sync::Arc};
 
 use bytes::Bytes;
 
@@ -27,13 +29,17 @@ pub use self::{
     memory::MemoryStorage,
     metadata::{decode_version, encode_version},
 };
-use crate::model::{Dot, Key, Record, Version};
+use crate::model::{Digest, Dot, Key, Record, Version};
 
 /// Values up to this many bytes are handed out whole by [`Storage::read`]; longer ones are read
 /// with [`Storage::read_piece`].
 pub const MAX_WHOLE_VALUE_BYTES: u64 = 65_536;
 
-/// Names a value that arrives in pieces, until it is committed. Chosen by the core; not used
+/// Values shorter than this, in bytes, are fetched anew where a restart interrupts that: to keep track
+/// of their pieces would cost more. See [`Storage::resume`].
+pub const MIN_RESUMED_BYTES: u64 = 8 << 20;
+
+/// Names a value that arrives in pieces, until it is committed. Chosen by whoever fills it; not used
 /// again while the process runs, and without meaning after a restart.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct StageId(pub u64);
@@ -160,11 +166,40 @@ pub trait Storage: Send + Sync {
     fn apply(&self, changes: &[Change]) -> Vec<Result<(), StorageError>>;
 
     /// Keeps a piece of a value that is not committed yet. Pieces come in any order, and twice
-    /// with equal bytes. Nothing of it is visible to `read` or survives a restart.
+    /// with equal bytes. Nothing of it is visible to `read`. After a restart it is gone, or found again
+    /// by [`resume`](Self::resume) alone.
+    ///
+    /// Long values come through here, at best in order: what a storage does as pieces come, such as
+    /// making the digest and syncing now and then, it needs not do at the commit, which others wait for.
     ///
     /// # Errors
     /// [`StorageError::Io`]; the core then discards the stage.
     fn stage(&self, stage: StageId, offset: u64, bytes: &[u8]) -> Result<(), StorageError>;
+
+    /// Begins the stage of a value of at least [`MIN_RESUMED_BYTES`] that is about to be fetched, and
+    /// answers from which byte on it is missing. A storage may keep the stages of such values across a
+    /// restart and hand one out here again, under its new name: it takes what it answers for as it would
+    /// take staged pieces, and must have checked that it was left by a fetch of this very version.
+    /// Optional; by default nothing is found again, and a stage begins with its first piece.
+    ///
+    /// # Errors
+    /// [`StorageError::Io`]; the core then discards the stage.
+    fn resume(&self, stage: StageId, key: &Key, version: &Version) -> Result<u64, StorageError> {
+        let _ = (stage, key, version);
+        Ok(0)
+    }
+
+    /// Takes the bytes of a local file as a new stage, from where the file stands to its end, and answers
+    /// their length and digest: those of the bytes that are kept, whatever happens to the file meanwhile.
+    /// For storages that let the system copy, or share blocks; by default `None`, and whoever asked
+    /// stages the bytes itself.
+    ///
+    /// # Errors
+    /// [`StorageError::Io`]; the stage is to be discarded.
+    fn import(&self, stage: StageId, file: &File) -> Result<Option<(u64, Digest)>, StorageError> {
+        let _ = (stage, file);
+        Ok(None)
+    }
 
     /// Forgets a stage. One that is not there is skipped.
     fn discard(&self, stage: StageId);

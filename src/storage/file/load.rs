@@ -83,10 +83,21 @@ impl FileStorage {
         Ok(report)
     }
 
+    /// Leaves stages that can be gone on with.
     fn clean_staging(&self, report: &mut LoadReport) -> io::Result<()> {
+        let mut kept = BTreeSet::new();
+        for entry in fs::read_dir(&self.home.staging)? {
+            let number = entry?.file_name().to_str().and_then(staged::stage_number);
+            kept.extend(number.filter(|number| !kept.contains(number) && self.stages.take_over(*number)));
+        }
         for entry in fs::read_dir(&self.home.staging)? {
             let entry = entry?;
-            if entry.file_name().to_str().is_some_and(staged::is_passing) {
+            let name = entry.file_name();
+            let name = name.to_str().unwrap_or_default();
+            if staged::stage_number(name).is_some_and(|number| kept.contains(&number)) {
+                continue;
+            }
+            if staged::is_passing(name) {
                 fs::remove_file(entry.path())?;
                 report.cleaned += 1;
             } else {

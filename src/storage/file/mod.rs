@@ -7,7 +7,8 @@
 //! ```text
 //! STORE/turbopump.store                        what this is, and its format      home.rs
 //! STORE/lock                                   held by the process that has it
-//! STORE/staging/put-12, meta-12, stage-3       not there yet; emptied at load    staged.rs
+//! STORE/staging/put-12, meta-12                not there yet; emptied at load    staged.rs
+//! STORE/staging/stage-3, resume-3              values on their way               ../stages.rs
 //! STORE/data/5c1/config%2fmotor@ACTOR-7        the value                         names.rs
 //!                  user.tp                     its metadata                      metadata.rs, record_format.rs
 //! STORE/data/5c1/config%2fmotor@ACTOR-7.meta   the same, where attributes fail
@@ -45,7 +46,7 @@ mod record_format;
 mod staged;
 mod turns;
 
-use std::{fs, fs::File, io, os::unix::fs::FileExt, path::Path};
+use std::{fs::File, path::Path};
 
 use bytes::Bytes;
 
@@ -53,11 +54,11 @@ use self::{
     folders::Folders,
     home::Home,
     index::Index,
-    staged::{PassingNames, Workshop, stage_path},
+    staged::{PassingNames, Workshop},
     turns::Turns,
 };
-use super::{Change, LoadReport, StageId, Storage, StorageError};
-use crate::model::{Dot, Key, Record, Version};
+use super::{Change, LoadReport, StageId, Storage, StorageError, stages::Stages};
+use crate::model::{Digest, Dot, Key, Record, Version};
 
 /// What `Ok` from [`FileStorage::apply`](Storage::apply) means.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -92,6 +93,7 @@ pub struct FileStorage {
     index: Index,
     turns: Turns,
     folders: Folders,
+    stages: Stages,
 }
 
 impl FileStorage {
@@ -126,6 +128,7 @@ impl FileStorage {
             index: Index::new(),
             turns: Turns::default(),
             folders: Folders::new(&home.data),
+            stages: Stages::new(&home.staging, durability == Durability::Synced),
             home,
         })
     }
@@ -136,7 +139,8 @@ impl FileStorage {
     }
 
     fn workshop(&self) -> Workshop<'_> {
-        Workshop { home: &self.home, names: &self.names, use_xattrs: self.use_xattrs }
+        let Self { home, names, use_xattrs, stages, .. } = self;
+        Workshop { home, names, use_xattrs: *use_xattrs, stages }
     }
 }
 
@@ -163,18 +167,18 @@ impl Storage for FileStorage {
     }
 
     fn stage(&self, stage: StageId, offset: u64, bytes: &[u8]) -> Result<(), StorageError> {
-        let path = stage_path(&self.home, stage);
-        let file = File::options().create(true).truncate(false).write(true).open(path)?;
-        Ok(file.write_all_at(bytes, offset)?)
+        self.stages.write(stage, offset, bytes)
+    }
+
+    fn resume(&self, stage: StageId, key: &Key, version: &Version) -> Result<u64, StorageError> {
+        self.stages.resume(stage, key, version)
+    }
+
+    fn import(&self, stage: StageId, file: &File) -> Result<Option<(u64, Digest)>, StorageError> {
+        self.stages.import(stage, file).map(Some)
     }
 
     fn discard(&self, stage: StageId) {
-        let path = stage_path(&self.home, stage);
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                log::warn!("left for the next start to clean: {}: {error}", path.display());
-            }
-            _ => {}
-        }
+        self.stages.discard(stage);
     }
 }

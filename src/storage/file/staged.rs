@@ -17,8 +17,11 @@ use super::{
     record_format,
 };
 use crate::{
-    model::{Digest, Key, Version},
-    storage::{StageId, StorageError},
+    model::{Key, Version},
+    storage::{
+        StageId, StorageError,
+        stages::{RESUME, Resumes, STAGE, Stages},
+    },
 };
 
 /// Names for files in `staging/` that are not used twice while the process runs.
@@ -31,15 +34,15 @@ impl PassingNames {
     }
 }
 
-/// Where the pieces of a value are collected.
-pub(super) fn stage_path(home: &Home, stage: StageId) -> PathBuf {
-    home.staging.join(format!("stage-{}", stage.0))
-}
-
 /// Whether a file in `staging/` is one of ours by its name.
 pub(super) fn is_passing(name: &str) -> bool {
-    let number = ["put-", "meta-", "stage-"].iter().find_map(|kind| name.strip_prefix(kind));
+    let number = ["put-", "meta-", STAGE, RESUME].iter().find_map(|kind| name.strip_prefix(kind));
     name == "probe" || number.is_some_and(|n| n.parse::<u64>().is_ok())
+}
+
+/// The number of a stage, or of what is known of one, by the name of its file.
+pub(super) fn stage_number(name: &str) -> Option<u64> {
+    name.strip_prefix(STAGE).or_else(|| name.strip_prefix(RESUME))?.parse().ok()
 }
 
 /// See the module.
@@ -48,6 +51,8 @@ pub(super) struct Staged {
     sidecar: Option<Passing>,
     name: Name,
     folder: u16,
+    /// Goes when all the rest has its place.
+    _resumes: Option<Resumes>,
 }
 
 /// A file that is removed when dropped, unless it got its place.
@@ -63,6 +68,7 @@ pub(super) struct Workshop<'a> {
     pub(super) home: &'a Home,
     pub(super) names: &'a PassingNames,
     pub(super) use_xattrs: bool,
+    pub(super) stages: &'a Stages,
 }
 
 impl Workshop<'_> {
@@ -71,28 +77,29 @@ impl Workshop<'_> {
         let path = self.names.next(self.home, "put");
         let mut passing = Passing { file: Some(File::create(&path)?), path, is_placed: false };
         passing.file().write_all(value)?;
-        self.finish(key, version, passing)
+        self.finish(key, version, passing, None)
     }
 
     /// Takes the pieces of `stage` as the value, if that is what they are.
     pub(super) fn commit(self, key: &Key, version: &Version, stage: StageId) -> Result<Staged, StorageError> {
-        let path = stage_path(self.home, stage);
-        let file = match File::options().read(true).write(true).open(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(StorageError::Missing),
-            opened => opened?,
-        };
-        let mut passing = Passing { path, file: Some(file), is_placed: false };
-        // The length first: a stage may be a hole of any size, which is not worth reading.
-        if passing.file().metadata()?.len() != version.len || digest_of(passing.file())? != version.digest {
+        let stage = self.stages.take(stage)?;
+        if !stage.is_of(version) {
             return Err(StorageError::damaged(
                 format_args!("the staged value of {key:?} {}", version.dot),
                 "its length or digest is not the version's",
             ));
         }
-        Ok(self.finish(key, version, passing)?)
+        let (path, file, resumes) = stage.keep();
+        Ok(self.finish(key, version, Passing { path, file: Some(file), is_placed: false }, resumes)?)
     }
 
-    fn finish(self, key: &Key, version: &Version, mut value: Passing) -> io::Result<Staged> {
+    fn finish(
+        self,
+        key: &Key,
+        version: &Version,
+        mut value: Passing,
+        resumes: Option<Resumes>,
+    ) -> io::Result<Staged> {
         let name = Name::new(key, version.dot);
         let bytes = record_format::encode(&name, key, version);
         let mut sidecar = None;
@@ -102,7 +109,7 @@ impl Workshop<'_> {
             passing.file = Some(metadata::create_sidecar(&passing.path, &bytes)?);
             sidecar = Some(passing);
         }
-        Ok(Staged { value, sidecar, name, folder: folder_of(key.hash64()) })
+        Ok(Staged { value, sidecar, name, folder: folder_of(key.hash64()), _resumes: resumes })
     }
 }
 
@@ -158,10 +165,4 @@ impl Drop for Passing {
             log::debug!("left for the next start to clean: {}: {error}", self.path.display());
         }
     }
-}
-
-fn digest_of(file: &File) -> io::Result<Digest> {
-    let mut hasher = blake3::Hasher::new();
-    hasher.update_reader(file)?;
-    Ok(Digest(*hasher.finalize().as_bytes()))
 }

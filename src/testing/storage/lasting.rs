@@ -8,7 +8,7 @@ use std::{
 use super::{StorageSuite, parts::*};
 use crate::{
     model::{Actor, Dot, Key, Version},
-    storage::{StageId, Storage, StorageError},
+    storage::{MIN_RESUMED_BYTES, StageId, Storage, StorageError},
 };
 
 /// Writes made by the clause that reads and writes at once.
@@ -102,14 +102,36 @@ impl<S: Storage> StorageSuite<'_, S> {
         }
     }
 
-    pub(super) fn reopen_forgets_stages(&self) {
+    pub(super) fn reopen_resumes_stages(&self) {
         let Some(reopen) = &self.reopen else { return };
         let storage = self.made();
         storage.stage(StageId(1), 0, b"v").expect("staging");
+        let value = noise(1, 2 * MIN_RESUMED_BYTES as usize + 1_000_001);
+        let (whole, half) = (version(2, &value), value.len() / 4 * 3);
+        let from = storage.resume(StageId(2), &key("long"), &whole).expect("a stage of a version");
+        assert_eq!(from, 0, "nothing was staged of it");
+        let stage = |storage: &S, stage: u64, from: usize, to: usize| {
+            for (n, piece) in value[from..to].chunks(1 << 20).enumerate() {
+                let offset = (from + (n << 20)) as u64;
+                storage.stage(StageId(stage), offset, piece).expect("staging");
+            }
+        };
+        stage(&storage, 2, 0, half);
         let storage = reopen(storage);
         assert!(load(&storage).0.is_empty(), "a stage is no version");
-        let gone = only(storage.apply(&[commit(1, "k", version(1, b"v"), &[])]));
-        assert!(matches!(gone, Err(StorageError::Missing)), "a stage of an earlier process: {gone:?}");
+        for (n, name, version) in [(1, "k", version(1, b"v")), (2, "long", whole.clone())] {
+            let gone = only(storage.apply(&[commit(n, name, version, &[])]));
+            assert!(matches!(gone, Err(StorageError::Missing)), "a stage of an earlier process: {gone:?}");
+        }
+        let other = storage.resume(StageId(3), &key("long"), &version(3, &value)).expect("another version");
+        assert_eq!(other, 0, "a stage is found again by its own version only");
+        storage.discard(StageId(3));
+        let from = storage.resume(StageId(4), &key("long"), &whole).expect("the same version") as usize;
+        assert!(from <= half, "more is there than was staged");
+        stage(&storage, 4, from, value.len());
+        ok(&storage, &[commit(4, "long", whole, &[])]);
+        let found = read_pieces(&storage, &key("long"), dot(2), 1 << 20);
+        assert!(found == value, "other bytes than were staged before and after reopening");
     }
 }
 

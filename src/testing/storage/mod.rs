@@ -103,7 +103,10 @@ impl<'a, S: Storage> StorageSuite<'a, S> {
             ("changes of many threads are all made", Self::concurrent_writers),
             ("load shows every version", Self::load_shows_all),
             ("what was acknowledged is there after reopening", Self::reopen_keeps_all),
-            ("stages do not outlive the process", Self::reopen_forgets_stages),
+            (
+                "after reopening a stage is gone, or found again as that of its version",
+                Self::reopen_resumes_stages,
+            ),
         ]
     }
 
