@@ -305,6 +305,7 @@ impl NodeBuilder {
             clock: self.clock.clone(),
             shared: shared.clone(),
             home,
+            max_value_bytes: self.config.max_value_bytes,
         };
         let thread = spawn(parts).map_err(StartError::Loop)?;
         own_threads.push(thread.thread().id());
@@ -320,6 +321,7 @@ impl NodeBuilder {
             clock: self.clock,
             run,
             next_watch: AtomicU64::new(1),
+            next_stage: AtomicU64::new(1),
             thread: Mutex::new(Some(thread)),
             own_threads,
         }))

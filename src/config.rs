@@ -33,8 +33,10 @@ pub enum Read {
     All,
 }
 
-/// The longest value that any node takes, in bytes: what [`Config::max_value_bytes`] may be at most.
-pub(crate) const MAX_VALUE_BYTES: u64 = 1 << 30;
+/// What [`Config::max_value_bytes`] may be at most.
+const MAX_VALUE_BYTES: u64 = 1 << 30;
+/// The longest value that any node takes, in bytes: what [`Config::max_stream_bytes`] may be at most.
+pub(crate) const MAX_STREAM_BYTES: u64 = 1 << 50;
 
 /// The patience of a transport that names none.
 pub(crate) const USUAL_PATIENCE: Duration = Duration::from_secs(3);
@@ -49,11 +51,16 @@ pub struct Config {
     pub mirrors: Mirrors,
     /// When a write that does not say counts as complete. Default [`Ack::Local`].
     pub ack: Ack,
-    /// How long an operation may take before it ends as *unknown*. Default 10 s, 1 ms to 1 h.
+    /// How long an operation may take before it ends as *unknown*. Default 10 s, 1 ms to 1 h. A write that
+    /// does not say has a second more for each MiB of its value.
     pub operation_timeout: Duration,
-    /// The longest value that a write may carry, in bytes. Default 64 MiB, because a value is
-    /// held in memory while it is written; at most 1 GiB.
+    /// The longest value that is written or read as a whole, in bytes. Default 64 MiB, because it is
+    /// held in memory meanwhile; at most 1 GiB. Longer ones go through
+    /// [`Node::writer`](crate::Node::writer) and [`Node::reader`](crate::Node::reader).
     pub max_value_bytes: u64,
+    /// The longest value that is written with a [`ValueWriter`](crate::ValueWriter), in bytes. Default
+    /// 1 TiB, at most 1 PiB: it is as long as the disks have room for.
+    pub max_stream_bytes: u64,
     /// Operations under way at once; more are refused as busy. Default 16,384, at least 1.
     pub max_operations: usize,
     /// Bytes of values in operations under way; more are refused as busy. Default 256 MiB.
@@ -117,6 +124,7 @@ impl Default for Config {
             ack: Ack::Local,
             operation_timeout: Duration::from_secs(10),
             max_value_bytes: 64 << 20,
+            max_stream_bytes: 1 << 40,
             max_operations: 16_384,
             max_operation_bytes: 256 << 20,
             max_watches: 10_000,
@@ -181,6 +189,9 @@ impl Config {
         }
         if self.max_value_bytes > MAX_VALUE_BYTES {
             return Err(format!("max_value_bytes is {}, it must be at most 1 GiB", self.max_value_bytes));
+        }
+        if self.max_stream_bytes > MAX_STREAM_BYTES {
+            return Err(format!("max_stream_bytes is {}, it must be at most 1 PiB", self.max_stream_bytes));
         }
         Ok(())
     }

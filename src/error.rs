@@ -62,6 +62,12 @@ pub enum SubmitError {
         /// The limit.
         max: u64,
     },
+    /// The value is over the limit `max_stream_bytes`.
+    #[error("the value is longer than the limit max_stream_bytes of {max} bytes")]
+    StreamTooLong {
+        /// The limit.
+        max: u64,
+    },
     /// More is under way than the limits allow. Try again later.
     #[error("busy: too much is under way, try again later")]
     Busy,
@@ -123,6 +129,19 @@ pub enum ReadError {
         /// How many are up, this node included.
         up: usize,
     },
+    /// The value is over the limit `max_value_bytes` of what is read whole.
+    #[error(
+        "the value has {len} bytes, the limit max_value_bytes for reading it whole is {max}; use a reader"
+    )]
+    TooLong {
+        /// Its length in bytes.
+        len: u64,
+        /// The limit.
+        max: u64,
+    },
+    /// The version was replaced or deleted while it was read in pieces.
+    #[error("the value was replaced or deleted while it was read; read it again")]
+    Replaced,
     /// Storage failed, or a value does not fit its digest and no other owner has it.
     #[error("{0}")]
     Storage(String),

@@ -26,6 +26,7 @@
 //! | start a node, join others | [`Node::builder`], [`NodeBuilder`] |
 //! | write, read, delete, list, wait, watch | the methods of [`Node`] |
 //! | end an operation with a closure, a handle or `.await` | [`operations`], [`Pending`] |
+//! | write or read a value of any length, piece by piece | [`Node::writer`], [`Node::reader`] |
 //! | know what a write or a read promises | [`Ack`], [`Read`], and the [`guide`] |
 //! | know what an error leaves behind | [`WriteError`], [`ReadError`], [`StartError`] |
 //! | set a limit or an interval | [`Config`] |
@@ -78,17 +79,20 @@ mod node;
 pub mod operations;
 pub mod partition;
 mod pending;
+mod reader;
 pub mod storage;
 #[cfg(feature = "testing")]
 pub mod testing;
 pub mod transport;
 pub mod wire;
+mod writer;
 
 pub use builder::NodeBuilder;
 pub use bytes::Bytes;
 pub use config::{Ack, Config, Read};
 pub use core::{
-    Counters, Departure, Event, KeyInfo, KeyPage, MemberInfo, PeerStats, Progress, Standing, Stats, Written,
+    Counters, Departure, Event, FetchStats, KeyInfo, KeyPage, MemberInfo, PeerStats, Progress, Standing,
+    Stats, Written,
 };
 pub use driver::{Clock, SystemClock, Task};
 pub use error::{MemberError, ReadError, StartError, SubmitError, WriteError};
@@ -101,6 +105,8 @@ pub use node::{Node, Watch};
 pub use operations::Reading;
 pub use partition::PartitionCount;
 pub use pending::Pending;
+pub use reader::ValueReader;
+pub use writer::ValueWriter;
 
 /// The examples of the README compile.
 #[cfg(doctest)]

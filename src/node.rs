@@ -19,10 +19,12 @@ use crate::{
     core::{Event, Found, MemberInfo, Outcome, Request, WatchId},
     driver::{Clock, Mail, Mailbox, Reply, Shared, Task, Ticket, Watcher, fill, now},
     error::{ReadError, SubmitError},
-    model::{Context, Key, KeyError, Ledger, Mirrors, NodeId, PublicKey, Siblings},
-    operations::{Change, ChangeMembers, Count, Forget, Get, Keys, Leave, Put, Reading, WaitFor},
+    model::{Context, Key, KeyError, Ledger, Mirrors, NodeId, PublicKey, Record, Siblings},
+    operations::{Change, ChangeMembers, Count, Forget, Get, Keys, Leave, Payload, Put, Reading, WaitFor},
     partition::Placement,
-    storage::Storage,
+    reader::ValueReader,
+    storage::{StageId, Storage},
+    writer::{self, ValueWriter},
 };
 
 /// How long the drop of the last handle lets running operations finish.
@@ -59,6 +61,7 @@ pub(crate) struct Inner {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) run: Arc<dyn Fn(Task) + Send + Sync>,
     pub(crate) next_watch: AtomicU64,
+    pub(crate) next_stage: AtomicU64,
     pub(crate) thread: Mutex<Option<JoinHandle<()>>>,
     /// The loop's, and those that closures may run on: they can't wait for themselves.
     pub(crate) own_threads: Vec<ThreadId>,
@@ -128,7 +131,7 @@ impl Node {
         K: TryInto<Key>,
         SubmitError: From<K::Error>,
     {
-        self.write(nameable(key), Some(value.into()))
+        self.write(nameable(key), Payload::Whole(value.into()))
     }
 
     /// Deletes a key: a write of a tombstone, which replaces what it covers everywhere.
@@ -137,7 +140,7 @@ impl Node {
         K: TryInto<Key>,
         SubmitError: From<K::Error>,
     {
-        self.write(nameable(key), None)
+        self.write(nameable(key), Payload::Tombstone)
     }
 
     /// Reads a key. What this node owns and holds is answered on the caller's thread.
@@ -146,8 +149,54 @@ impl Node {
         K: TryInto<Key>,
         SubmitError: From<K::Error>,
     {
-        let key = nameable(key);
-        Get { node: self.clone(), key, read: Read::One, timeout: None, local_only: false }
+        self.read_key(nameable(key))
+    }
+
+    /// Begins a value that is written piece by piece and never whole in memory: see [`ValueWriter`].
+    ///
+    /// ```
+    /// # use turbopump::{Ack, Node};
+    /// # let node = Node::builder().start()?;
+    /// let mut writer = node.writer("film")?;
+    /// std::io::copy(&mut std::io::repeat(7).take(1_000_000), &mut writer)?;
+    /// writer.finish()?.ack(Ack::Quorum).wait()?;
+    /// # use std::io::Read;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`SubmitError`]: nothing was begun.
+    pub fn writer<K>(&self, key: K) -> Result<ValueWriter, SubmitError>
+    where
+        K: TryInto<Key>,
+        SubmitError: From<K::Error>,
+    {
+        let key = nameable(key)?;
+        let room = self.inner.mailbox.reserve(writer::BUFFER_BYTES as u64)?;
+        let number = self.inner.next_stage.fetch_add(1, SeqCst);
+        Ok(ValueWriter::new(self.clone(), key, StageId(writer::FIRST_STAGE | number), room))
+    }
+
+    /// Opens the newest value of a key, to be read piece by piece: see [`ValueReader`]. `None` where there
+    /// is no value. Waits for owners where this node does not hold the key: not for closures that run on
+    /// the loop.
+    ///
+    /// # Errors
+    /// As for [`get`](Self::get).
+    pub fn reader<K>(&self, key: K) -> Result<Option<ValueReader>, ReadError>
+    where
+        K: TryInto<Key>,
+        SubmitError: From<K::Error>,
+    {
+        let key = nameable(key)?;
+        let reading = self.read_key(Ok(key.clone())).without_long().wait()?;
+        Ok(reading.newest().map(|record| self.reader_of(&key, record)))
+    }
+
+    /// Opens one version of a key that a read [without long values](Get::without_long) has found. Does
+    /// not wait.
+    pub fn reader_of(&self, key: &Key, record: &Record) -> ValueReader {
+        ValueReader::new(self.clone(), key.clone(), record)
     }
 
     /// Waits until a value of the key is there, or one that a context does not cover.
@@ -255,6 +304,10 @@ impl Node {
         self.inner.stop(within);
     }
 
+    pub(crate) fn storage(&self) -> &Arc<dyn Storage> {
+        &self.inner.storage
+    }
+
     pub(crate) fn mailbox(&self) -> &Mailbox {
         &self.inner.mailbox
     }
@@ -264,7 +317,7 @@ impl Node {
     }
 
     pub(crate) fn run_callback(&self, closure: impl FnOnce() + Send + 'static) -> Result<(), SubmitError> {
-        let room = self.inner.mailbox.reserve()?;
+        let room = self.inner.mailbox.reserve(0)?;
         (self.inner.run)(Box::new(move || {
             drop(room);
             closure();
@@ -278,6 +331,7 @@ impl Node {
         key: &Key,
         read: Read,
         local_only: bool,
+        short: bool,
     ) -> Result<Option<Reading>, ReadError> {
         if self.inner.mailbox.is_closed() {
             return Err(ReadError::Refused(SubmitError::Stopping));
@@ -296,7 +350,8 @@ impl Node {
                 return Ok(None);
             }
         }
-        let siblings = match fill(storage, Found { key: key.clone(), siblings: Siblings::resolve(records) }) {
+        let found = Found { key: key.clone(), siblings: Siblings::resolve(records), short };
+        let siblings = match fill(storage, found, self.config().max_value_bytes) {
             Ok(found) => found.siblings,
             // It went from here while it was read: others have it.
             Err(ReadError::Refused(SubmitError::Busy)) if !local_only => return Ok(None),
@@ -307,7 +362,11 @@ impl Node {
         Ok(Some(Reading::new(siblings, wall_ms)))
     }
 
-    fn write(&self, key: Result<Key, SubmitError>, value: Option<Bytes>) -> Put {
+    fn read_key(&self, key: Result<Key, SubmitError>) -> Get {
+        Get { node: self.clone(), key, read: Read::One, timeout: None, local_only: false, short: false }
+    }
+
+    pub(crate) fn write(&self, key: Result<Key, SubmitError>, value: Payload) -> Put {
         Put {
             node: self.clone(),
             key,

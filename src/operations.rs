@@ -16,13 +16,15 @@ use bytes::Bytes;
 use crate::{
     config::{Ack, Read},
     core::{
-        Departure, Found, KeyPage, Outcome, Progress, ReadRequest, Request, Stats, WriteRequest, Written,
+        Content, Departure, Found, KeyPage, Outcome, Progress, ReadRequest, Request, Stats, WriteRequest,
+        Written,
     },
     driver::{Reply, Ticket, now},
     error::{MemberError, ReadError, SubmitError, WriteError},
     model::{Context, Digest, Key, Kind, Mirrors, NodeId, PublicKey, Record, Siblings},
     node::Node,
     pending::{Pending, completion},
+    writer::Staged,
 };
 
 /// What a read found: the versions of a key that exist side by side, tombstones included.
@@ -38,7 +40,7 @@ impl Reading {
     }
 
     /// The value: that of the newest sibling, by time of writing. `None`: there is no such key,
-    /// or it is deleted or expired.
+    /// or it is deleted or expired; or the value was left out, see [`Get::without_long`].
     pub fn value(&self) -> Option<&Bytes> {
         self.newest().and_then(|record| record.value.as_ref())
     }
@@ -75,6 +77,8 @@ pub(crate) enum Prepared<P: Prepare> {
     Answered(Result<P::Ok, P::Error>),
     /// The loop has to be asked; `u64` bytes of values go along.
     Ask(Request, u64),
+    /// The loop has to be asked to keep what is staged.
+    Commit(Request, Staged),
 }
 
 /// An operation, to be ended in one of three ways.
@@ -96,31 +100,37 @@ fn submit<P: Prepare>(
     closure: impl FnOnce(Result<P::Ok, P::Error>) + Send + 'static,
 ) -> Result<(), SubmitError> {
     let (node, progress) = (operation.node(), operation.progress());
-    match operation.prepare()? {
-        Prepared::Answered(answer) => node.run_callback(move || closure(answer)),
-        Prepared::Ask(request, bytes) => {
-            let clock = node.clock();
-            let convert = move |outcome| closure(P::convert(now(&*clock).wall_ms, outcome));
-            let waits = matches!(request, Request::Wait { .. } | Request::Leave { .. });
-            let ticket = Ticket { reply: Reply::Closure(Box::new(convert)), progress, waits, bytes };
-            node.mailbox().submit(request, ticket)
-        }
-    }
+    let (request, bytes, staged) = match operation.prepare()? {
+        Prepared::Answered(answer) => return node.run_callback(move || closure(answer)),
+        Prepared::Ask(request, bytes) => (request, bytes, None),
+        Prepared::Commit(request, staged) => (request, 0, Some(staged)),
+    };
+    let clock = node.clock();
+    let convert = move |outcome| closure(P::convert(now(&*clock).wall_ms, outcome));
+    let waits = matches!(request, Request::Wait { .. } | Request::Leave { .. });
+    let ticket = Ticket { reply: Reply::Closure(Box::new(convert)), progress, waits, bytes };
+    node.mailbox().submit(request, ticket)?;
+    staged.into_iter().for_each(Staged::hand_over);
+    Ok(())
 }
 
-fn start<P: Prepare>(mut operation: P) -> Result<Pending<P::Ok, P::Error>, SubmitError> {
+pub(crate) fn start<P: Prepare>(mut operation: P) -> Result<Pending<P::Ok, P::Error>, SubmitError> {
     let (node, progress) = (operation.node(), operation.progress());
     let (completion, pending) = completion();
-    match operation.prepare()? {
-        Prepared::Answered(answer) => completion.complete(answer),
-        Prepared::Ask(request, bytes) => {
-            let clock = node.clock();
-            let convert = move |outcome| completion.complete(P::convert(now(&*clock).wall_ms, outcome));
-            let waits = matches!(request, Request::Wait { .. } | Request::Leave { .. });
-            let ticket = Ticket { reply: Reply::Handle(Box::new(convert)), progress, waits, bytes };
-            node.mailbox().submit(request, ticket)?;
+    let (request, bytes, staged) = match operation.prepare()? {
+        Prepared::Answered(answer) => {
+            completion.complete(answer);
+            return Ok(pending);
         }
-    }
+        Prepared::Ask(request, bytes) => (request, bytes, None),
+        Prepared::Commit(request, staged) => (request, 0, Some(staged)),
+    };
+    let clock = node.clock();
+    let convert = move |outcome| completion.complete(P::convert(now(&*clock).wall_ms, outcome));
+    let waits = matches!(request, Request::Wait { .. } | Request::Leave { .. });
+    let ticket = Ticket { reply: Reply::Handle(Box::new(convert)), progress, waits, bytes };
+    node.mailbox().submit(request, ticket)?;
+    staged.into_iter().for_each(Staged::hand_over);
     Ok(pending)
 }
 
@@ -169,12 +179,19 @@ macro_rules! operation {
     };
 }
 
-/// A write or a delete: [`Node::put`], [`Node::delete`].
+/// What a write carries.
+pub(crate) enum Payload {
+    Tombstone,
+    Whole(Bytes),
+    Staged(Staged),
+}
+
+/// A write or a delete: [`Node::put`], [`Node::delete`], [`ValueWriter::finish`](crate::ValueWriter::finish).
 #[must_use = "nothing is written before submit, start or wait"]
 pub struct Put {
     pub(crate) node: Node,
     pub(crate) key: Result<Key, SubmitError>,
-    pub(crate) value: Option<Bytes>,
+    pub(crate) value: Payload,
     pub(crate) mirrors: Option<Mirrors>,
     pub(crate) ack: Option<Ack>,
     pub(crate) context: Option<Context>,
@@ -231,9 +248,13 @@ impl Prepare for Put {
     type Error = WriteError;
 
     fn prepare(self) -> Result<Prepared<Self>, SubmitError> {
-        let kind = if self.value.is_some() { Kind::Value } else { Kind::Tombstone };
-        let (key, value) = (self.key?, self.value.unwrap_or_default());
-        let (len, max) = (value.len() as u64, self.node.config().max_value_bytes);
+        let (key, max) = (self.key?, self.node.config().max_value_bytes);
+        let (kind, value, staged) = match self.value {
+            Payload::Tombstone => (Kind::Tombstone, Bytes::new(), None),
+            Payload::Whole(value) => (Kind::Value, value, None),
+            Payload::Staged(staged) => (Kind::Value, Bytes::new(), Some(staged)),
+        };
+        let len = value.len() as u64;
         if len > max {
             return Err(SubmitError::ValueTooLong { len, max });
         }
@@ -242,8 +263,8 @@ impl Prepare for Put {
         let request = WriteRequest {
             key,
             kind,
-            digest: Digest::of(&value),
-            value,
+            digest: staged.as_ref().map_or_else(|| Digest::of(&value), |staged| staged.digest),
+            content: staged.as_ref().map_or(Content::Whole(value), Staged::content),
             mirrors: self.mirrors,
             ack: self.ack,
             context: self.context,
@@ -251,7 +272,11 @@ impl Prepare for Put {
             timeout_ms: self.timeout.map(whole_ms),
             progress: self.progress.is_some(),
         };
-        Ok(Prepared::Ask(Request::Write(request), len))
+        let request = Request::Write(request);
+        Ok(match staged {
+            Some(staged) => Prepared::Commit(request, staged),
+            None => Prepared::Ask(request, len),
+        })
     }
 
     fn convert(_: u64, outcome: Outcome) -> Result<Written, WriteError> {
@@ -278,6 +303,7 @@ pub struct Get {
     pub(crate) read: Read,
     pub(crate) timeout: Option<Duration>,
     pub(crate) local_only: bool,
+    pub(crate) short: bool,
 }
 
 operation!(Get, Reading, ReadError);
@@ -295,6 +321,13 @@ impl Get {
         self
     }
 
+    /// Leave long values out, and those that would have to be brought here first: their records come
+    /// without. Then [`Node::reader_of`] reads them.
+    pub fn without_long(mut self) -> Self {
+        self.short = true;
+        self
+    }
+
     /// How long it may take. Default:
     /// [`Config::operation_timeout`](crate::Config::operation_timeout).
     pub fn timeout(mut self, timeout: Duration) -> Self {
@@ -309,7 +342,7 @@ impl Get {
     /// `Err` is no failure: it is this read, still to be done.
     pub fn now(self) -> Result<Result<Reading, ReadError>, Self> {
         let Ok(key) = self.key.clone() else { return Err(self) };
-        match self.node.read_here(&key, self.read, self.local_only) {
+        match self.node.read_here(&key, self.read, self.local_only, self.short) {
             Ok(Some(answer)) => Ok(Ok(answer)),
             _ => Err(self),
         }
@@ -322,17 +355,18 @@ impl Prepare for Get {
 
     fn prepare(self) -> Result<Prepared<Self>, SubmitError> {
         let key = self.key?;
-        let distrust = match self.node.read_here(&key, self.read, self.local_only) {
+        let distrust = match self.node.read_here(&key, self.read, self.local_only, self.short) {
             Ok(Some(reading)) => return Ok(Prepared::Answered(Ok(reading))),
             Ok(None) => false,
+            Err(error @ ReadError::TooLong { .. }) => return Ok(Prepared::Answered(Err(error))),
             Err(error) if self.local_only => return Ok(Prepared::Answered(Err(error))),
             Err(error) => {
                 log::error!("reading {key:?} here failed, asking others: {error}");
                 true
             }
         };
-        let timeout_ms = self.timeout.map(whole_ms);
-        Ok(Prepared::Ask(Request::Read(ReadRequest { key, read: self.read, timeout_ms, distrust }), 0))
+        let (read, short, timeout_ms) = (self.read, self.short, self.timeout.map(whole_ms));
+        Ok(Prepared::Ask(Request::Read(ReadRequest { key, read, timeout_ms, distrust, short }), 0))
     }
 
     fn convert(wall_ms: u64, outcome: Outcome) -> Result<Reading, ReadError> {

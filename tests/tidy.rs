@@ -40,7 +40,8 @@ const MAY_NAME: &[(&str, &[&str])] = &[
 ];
 
 /// The modules that may name everything: what users see, and what tests them.
-const OUTER: &[&str] = &["lib", "guide", "node", "builder", "operations", "pending", "testing"];
+const OUTER: &[&str] =
+    &["lib", "guide", "node", "builder", "operations", "pending", "reader", "testing", "writer"];
 
 /// The modules that run in the simulator, from one seed.
 const PURE: &[&str] = &["core", "model", "mutation", "wire", "digest", "partition"];

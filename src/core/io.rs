@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::{Event, OpId, Outcome, Progress, Request, WatchId};
 use crate::{
     config::Config,
-    model::{Dot, Key, Member, Members, NodeId, PublicKey, Record},
+    model::{Dot, Key, Member, Members, NodeId, PublicKey, Record, Version},
     partition::{PartitionCount, Partitioner, Placement},
     storage::{Change, StageId},
     wire::Message,
@@ -91,6 +91,15 @@ pub enum Work {
         /// At most so many bytes.
         len: usize,
     },
+    /// Begin the stage of a value that is to be fetched, or go on with what is left of one.
+    Resume {
+        /// Of which key.
+        key: Key,
+        /// Under which name from now on.
+        stage: StageId,
+        /// Of which version.
+        version: Arc<Version>,
+    },
     /// Keep a piece of a value that is being fetched.
     Stage {
         /// Of which key.
@@ -120,6 +129,8 @@ pub enum Done {
     Records(Result<Vec<Record>, String>),
     /// Of a piece.
     Piece(Result<Bytes, String>),
+    /// Of a resume: from which byte on the value is missing.
+    Resumed(Result<u64, String>),
 }
 
 /// What a node is to do.

@@ -41,6 +41,7 @@ impl Core {
         self.ground(id);
         self.reads_lost(id);
         self.transfers_lost(id);
+        self.pieces_lost(id);
         self.sync_lost(id);
         self.dial(id);
     }

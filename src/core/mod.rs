@@ -31,6 +31,7 @@ mod naming;
 mod offer;
 mod operations;
 mod outbox;
+mod pieces;
 mod probes;
 mod ranges;
 mod read;
@@ -56,8 +57,8 @@ use std::{
 pub use io::{Done, Input, JobId, Now, Output, Setup, Work};
 pub use leave::Departure;
 pub use request::{
-    Counters, Event, Found, KeyInfo, KeyPage, MemberInfo, OpId, Outcome, PeerStats, Progress, ReadRequest,
-    Request, Standing, Stats, WatchId, WriteRequest, Written,
+    Content, Counters, Event, FetchStats, Found, Given, KeyInfo, KeyPage, MemberInfo, OpId, Outcome,
+    PeerStats, PieceRequest, Progress, ReadRequest, Request, Standing, Stats, WatchId, WriteRequest, Written,
 };
 
 use self::{
@@ -89,7 +90,8 @@ enum Purpose {
     ScrubPiece,
     Reply { peer: NodeId, tag: u64 },
     Piece { peer: NodeId, tag: u64, offset: u64 },
-    Stage { dot: Dot, offset: u64 },
+    Resume { dot: Dot },
+    Stage { dot: Dot, offset: u64, tag: u64 },
 }
 
 /// The state machine. See the [module](self).
@@ -129,6 +131,7 @@ pub struct Core {
     settling: settle::Settling,
     promised: offer::Promised,
     transfers: transfer::Transfers,
+    pieces: pieces::Pieces,
     sync: sync::Sync,
     scrub: scrub::Scrub,
     handoff: handoff::Handoff,
@@ -185,6 +188,7 @@ impl Core {
             settling: settle::Settling::default(),
             promised: offer::Promised::default(),
             transfers: transfer::Transfers::default(),
+            pieces: pieces::Pieces::default(),
             sync: sync::Sync::default(),
             scrub: scrub::Scrub::default(),
             handoff: handoff::Handoff::default(),
@@ -295,6 +299,7 @@ impl Core {
         match request {
             Request::Write(write) => self.submit_write(op, write),
             Request::Read(read) => self.submit_read(op, read),
+            Request::Piece(piece) => self.submit_piece(op, piece),
             Request::Wait { key, context, timeout_ms } => self.submit_wait(op, key, context, timeout_ms),
             Request::Watch { watch, prefix } => self.submit_watch(op, watch, prefix),
             Request::Unwatch(watch) => self.watches.end(watch),
@@ -380,7 +385,10 @@ impl Core {
             (Some(Purpose::Piece { peer, tag, offset }), Done::Piece(result)) => {
                 self.piece_loaded(peer, tag, offset, result);
             }
-            (Some(Purpose::Stage { dot, offset }), Done::Changed(result)) => self.staged(dot, offset, result),
+            (Some(Purpose::Resume { dot }), Done::Resumed(result)) => self.resumed(dot, result),
+            (Some(Purpose::Stage { dot, offset, tag }), Done::Changed(result)) => {
+                self.staged(dot, offset, tag, result);
+            }
             (purpose, result) => self.notice(format!("work ended out of place: {purpose:?}, {result:?}")),
         }
     }
@@ -396,6 +404,7 @@ impl Core {
             Timer::Compare => self.continue_sync(),
             Timer::Handoff => self.continue_handoff(),
             Timer::Transfer => self.retry_transfers(),
+            Timer::Piece => self.retry_pieces(),
             Timer::Await => self.repeat_awaits(),
             Timer::Burial => self.continue_burial(),
             Timer::Doubt => self.continue_doubt(),

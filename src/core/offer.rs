@@ -36,6 +36,8 @@ const MAX_WANTED_KEYS: usize = 4_096;
 pub(super) const AROUND_OFFER_BYTES: usize = 32;
 /// Pause before that is offered again which was on its way to the peer's storage.
 const COMING_PAUSE_MS: u64 = 200;
+/// Pause before a long value is offered again that the peer did not want to fetch just then.
+const LONG_PAUSE_MS: u64 = 500;
 /// For how long one who was told that a version is wanted from him is waited for, before it is wanted
 /// from others too.
 const PROMISED_MS: u64 = 400;
@@ -105,6 +107,17 @@ impl Core {
         }
         self.load_wanted(to);
         self.make_offers(to);
+    }
+
+    /// Has a key offered to a peer again after a while.
+    pub(super) fn owe_later(&mut self, to: NodeId, key: Key) {
+        let until_ms = self.now.mono_ms + LONG_PAUSE_MS;
+        if let Some(peer) = self.peers.get_mut(&to) {
+            peer.debts.coming.insert(key);
+            peer.debts.coming_until_ms = until_ms;
+            self.timers.set_earlier(Timer::Retry, until_ms);
+            self.indebted.insert(to);
+        }
     }
 
     /// Storage is done with a version of a key, one way or the other: what waited for that is owed.

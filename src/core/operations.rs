@@ -2,7 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Core, OpId, Timer, read::ReadOperation, watch::WaitOperation, write::WriteOperation};
+use super::{
+    Core, OpId, Timer, pieces::PieceOperation, read::ReadOperation, watch::WaitOperation,
+    write::WriteOperation,
+};
 
 /// An operation that could not be answered at once.
 #[derive(Debug)]
@@ -10,6 +13,7 @@ pub(crate) enum Operation {
     Write(Box<WriteOperation>),
     Read(Box<ReadOperation>),
     Wait(Box<WaitOperation>),
+    Piece(Box<PieceOperation>),
     /// It waits for the end of this node's departure.
     Leave,
 }
@@ -43,6 +47,13 @@ impl Operations {
     pub(crate) fn wait(&mut self, op: OpId) -> Option<&mut WaitOperation> {
         match self.running.get_mut(&op) {
             Some((_, Operation::Wait(wait))) => Some(wait),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn piece(&mut self, op: OpId) -> Option<&mut PieceOperation> {
+        match self.running.get_mut(&op) {
+            Some((_, Operation::Piece(piece))) => Some(piece),
             _ => None,
         }
     }
@@ -101,6 +112,7 @@ impl Core {
                 Some(Operation::Write(write)) => self.write_timed_out(op, *write),
                 Some(Operation::Read(read)) => self.read_timed_out(op, *read),
                 Some(Operation::Wait(wait)) => self.wait_timed_out(op, *wait),
+                Some(Operation::Piece(piece)) => self.piece_timed_out(op, &piece),
                 Some(Operation::Leave) => self.leave_timed_out(op),
                 None => {}
             }

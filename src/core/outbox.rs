@@ -62,6 +62,8 @@ pub(crate) struct Peer {
     /// It looks through an older copy of its store.
     pub(crate) doubts: bool,
     flights: BTreeMap<u64, Flight>,
+    /// Of these, long values that the peer is fetching. They take no room from others.
+    fetching: usize,
     pub(super) loading: usize,
     pub(super) debts: Debts,
     pub(super) paused_until_ms: u64,
@@ -75,9 +77,23 @@ struct Flight {
     value: Option<Bytes>,
     tries: u32,
     due_ms: u64,
+    is_fetched: bool,
+}
+
+impl Flight {
+    /// Whether it says that there is a value, for the peer to fetch.
+    fn is_long(&self) -> bool {
+        self.value.is_none() && !Core::is_bare(&self.version)
+    }
 }
 
 impl Peer {
+    fn land(&mut self, tag: u64) -> Option<Flight> {
+        let flight = self.flights.remove(&tag)?;
+        self.fetching -= usize::from(flight.is_fetched);
+        Some(flight)
+    }
+
     pub(super) fn new(window: usize) -> Self {
         Self {
             up: false,
@@ -92,6 +108,7 @@ impl Peer {
             stamp_kept: Stamp::default(),
             doubts: false,
             flights: BTreeMap::new(),
+            fetching: 0,
             loading: 0,
             debts: Debts::default(),
             paused_until_ms: 0,
@@ -117,7 +134,7 @@ impl Peer {
         PeerStats {
             node,
             up: self.up,
-            in_flight: self.flights.len(),
+            in_flight: self.flights.len() - self.fetching,
             owed: self.debts.names(),
             synced_ms_ago: self.compared.equal_ms.map(ago),
             compared_ms_ago: self.compared.answered_ms.map(ago),
@@ -137,7 +154,7 @@ impl Peer {
 
     /// How many more copies may be on their way to it.
     pub(super) fn room(&self) -> usize {
-        self.window.saturating_sub(self.flights.len() + self.loading)
+        self.window.saturating_sub(self.flights.len() - self.fetching + self.loading)
     }
 }
 
@@ -169,9 +186,14 @@ impl Core {
         let Some(flight) = peer.flights.get_mut(&tag) else { return };
         if status == AckStatus::Fetching {
             (flight.tries, flight.due_ms) = (1, now_ms + FETCHING_MS);
+            peer.fetching += usize::from(!std::mem::replace(&mut flight.is_fetched, true));
             return;
         }
-        let flight = peer.flights.remove(&tag).expect("found above");
+        let Some(flight) = peer.land(tag) else { return };
+        if flight.is_long() && matches!(status, AckStatus::Busy | AckStatus::Failed) {
+            // It fetches as many as it likes: no reason to keep others from it.
+            return self.owe_later(from, flight.key);
+        }
         match status {
             AckStatus::Busy => peer.paused_until_ms = now_ms + BUSY_PAUSE_MS,
             AckStatus::Failed => peer.paused_until_ms = now_ms + FAILED_PAUSE_MS,
@@ -242,6 +264,7 @@ impl Core {
         let Some(peer) = self.peers.get_mut(&id) else { return };
         peer.debts.take_back();
         let flights = std::mem::take(&mut peer.flights);
+        peer.fetching = 0;
         #[cfg(turbopump_mutations)]
         if is_planted(Mutation::OwedForgotten) {
             return;
@@ -258,8 +281,14 @@ impl Core {
         let tag = self.fresh_id();
         let due_ms = self.now.mono_ms + self.retry_ms(0);
         let Some(peer) = self.peers.get_mut(&to) else { return };
-        let flight =
-            Flight { key: key.clone(), version: version.clone(), value: value.clone(), tries: 1, due_ms };
+        let flight = Flight {
+            key: key.clone(),
+            version: version.clone(),
+            value: value.clone(),
+            tries: 1,
+            due_ms,
+            is_fetched: false,
+        };
         peer.flights.insert(tag, flight);
         self.counters.copies_sent += 1;
         self.timers.set_earlier(Timer::Retry, due_ms);
@@ -284,7 +313,7 @@ impl Core {
         if !again.is_empty() || !given_up.is_empty() {
             peer.window = (peer.window / 2).max(MIN_WINDOW.min(self.config.max_flights_per_peer));
         }
-        let lost: Vec<Flight> = given_up.iter().filter_map(|tag| peer.flights.remove(tag)).collect();
+        let lost: Vec<Flight> = given_up.iter().filter_map(|tag| peer.land(*tag)).collect();
         if !lost.is_empty() {
             peer.paused_until_ms = now_ms + FAILED_PAUSE_MS;
         }

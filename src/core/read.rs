@@ -19,9 +19,8 @@ use std::{
 use bytes::Bytes;
 
 use super::{
-    Core, Found, OpId, Outcome, Purpose, ReadRequest, Timer, Work,
-    operations::Operation,
-    write::{Content, Waiter},
+    Content, Core, Found, OpId, Outcome, Purpose, ReadRequest, Timer, Work, operations::Operation, scrub,
+    write::Waiter,
 };
 use crate::{
     config::Read,
@@ -60,6 +59,8 @@ pub(crate) struct ReadOperation {
     pub(super) read: Read,
     /// Ends as the outcome of a wait.
     pub(super) waited: bool,
+    /// Long values are left out.
+    pub(super) short: bool,
     /// What this node holds turned out to be damaged: it takes the owners' copies in its place.
     distrust: bool,
     /// These are on their way.
@@ -120,7 +121,7 @@ impl Core {
 
     /// Starts a read; with `waited` it ends as the outcome of a wait.
     pub(super) fn begin_read(&mut self, op: OpId, ask: ReadRequest, timeout_ms: u64, waited: bool) {
-        let ReadRequest { key, read, distrust, .. } = ask;
+        let ReadRequest { key, read, distrust, short, .. } = ask;
         self.counters.damage_found += u64::from(distrust);
         let mirrors = self.index.mirrors(&key).unwrap_or(self.config.mirrors);
         // A key may have been written with other mirrors than the default. Owners with fewer
@@ -138,6 +139,7 @@ impl Core {
             key,
             read,
             waited,
+            short,
             distrust,
             refetched: false,
             owners,
@@ -342,8 +344,15 @@ impl Core {
             }
             return;
         }
-        if self.fetch_missing(op) {
-            return;
+        match self.too_long(op) {
+            Some(error) => {
+                if let Some(Operation::Read(read)) = self.operations.remove(op) {
+                    self.fail_read(op, &read, error);
+                }
+                return;
+            }
+            None if self.fetch_missing(op) => return,
+            None => {}
         }
         let left_ms = self.operations.left_ms(op, self.now.mono_ms);
         if let Some(Operation::Read(read)) = self.operations.remove(op) {
@@ -357,15 +366,32 @@ impl Core {
     /// What was found is not here any more: begins anew with the time that is left.
     pub(super) fn read_again(&mut self, op: OpId, read: ReadOperation, left_ms: u64) {
         self.forget_read(op, &read);
-        let ReadOperation { key, read, waited, .. } = read;
-        self.begin_read(op, ReadRequest { key, read, timeout_ms: None, distrust: false }, left_ms, waited);
+        let ReadOperation { key, read, waited, short, .. } = read;
+        let ask = ReadRequest { key, read, timeout_ms: None, distrust: false, short };
+        self.begin_read(op, ask, left_ms, waited);
+    }
+
+    /// Why a value that was found can't be handed out as a whole. Who waits gets to know of it without.
+    fn too_long(&mut self, op: OpId) -> Option<ReadError> {
+        let (max, wall_ms) = (self.config.max_value_bytes, self.now.wall_ms);
+        let read = self.operations.read(op)?;
+        let mut lacking = read.found.live(wall_ms).filter(|r| r.value.is_none()).map(|r| r.version.len);
+        let len = lacking.find(|len| *len > max)?;
+        match (read.waited, op == scrub::OP) {
+            (true, _) => {
+                read.short = true;
+                None
+            }
+            (false, true) => None,
+            (false, false) => (!read.short).then_some(ReadError::TooLong { len, max }),
+        }
     }
 
     /// Whether every value that was found can be had: one that this node held when the read began may
     /// have been replaced or handed off since. Nobody is told then that there is none; it is read again.
     pub(super) fn is_readable(&self, read: &ReadOperation) -> bool {
         let mut lacking = read.found.live(self.now.wall_ms).filter(|r| r.value.is_none());
-        lacking.all(|r| self.index.find(&read.key, r.version.dot).is_some())
+        read.short || lacking.all(|r| self.index.find(&read.key, r.version.dot).is_some())
     }
 
     /// The versions that were found may spread wider than was assumed: then more owners count.
@@ -407,6 +433,9 @@ impl Core {
     fn fetch_missing(&mut self, op: OpId) -> bool {
         let wall_ms = self.now.wall_ms;
         let Some(read) = self.operations.read(op) else { return false };
+        if read.short {
+            return false;
+        }
         let key = read.key.clone();
         let missing: Vec<Arc<Version>> =
             read.found.live(wall_ms).filter(|r| r.value.is_none()).map(|r| r.version.clone()).collect();

@@ -9,6 +9,7 @@ use crate::{
     config::{Ack, Read},
     error::{MemberError, ReadError, WriteError},
     model::{Context, Digest, Dot, Key, Kind, Member, Mirrors, NodeId, PublicKey, Siblings, Version},
+    storage::StageId,
 };
 
 /// Names an operation from its submit to its outcome.
@@ -19,6 +20,35 @@ pub struct OpId(pub u64);
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct WatchId(pub u64);
 
+/// The bytes of a version that is to be kept.
+#[derive(Clone, Debug)]
+pub enum Content {
+    /// At hand.
+    Whole(Bytes),
+    /// In storage already, and not committed. The core commits or discards it.
+    Staged {
+        /// Under which name.
+        stage: StageId,
+        /// How many.
+        len: u64,
+    },
+}
+
+impl Content {
+    /// Its length in bytes.
+    pub fn len(&self) -> u64 {
+        match self {
+            Self::Whole(value) => value.len() as u64,
+            Self::Staged { len, .. } => *len,
+        }
+    }
+
+    /// Whether there are no bytes.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
 /// A write or a delete.
 #[derive(Clone, Debug)]
 pub struct WriteRequest {
@@ -27,7 +57,7 @@ pub struct WriteRequest {
     /// Value or tombstone.
     pub kind: Kind,
     /// The bytes.
-    pub value: Bytes,
+    pub content: Content,
     /// Their digest.
     pub digest: Digest,
     /// How many nodes shall hold it; none: as it was, else as configured.
@@ -55,13 +85,30 @@ pub struct ReadRequest {
     pub timeout_ms: Option<u64>,
     /// Leave out what this node holds: it turned out to be damaged.
     pub distrust: bool,
+    /// Leave values out that do not come with an answer, to be read in pieces.
+    pub short: bool,
 }
 
 impl ReadRequest {
     /// An ordinary read of one key.
     pub fn one(key: Key) -> Self {
-        Self { key, read: Read::One, timeout_ms: None, distrust: false }
+        Self { key, read: Read::One, timeout_ms: None, distrust: false, short: false }
     }
+}
+
+/// A piece of a value that this node does not hold.
+#[derive(Clone, Debug)]
+pub struct PieceRequest {
+    /// Of which key.
+    pub key: Key,
+    /// Of which version.
+    pub version: Arc<Version>,
+    /// From which byte.
+    pub offset: u64,
+    /// At most so many bytes.
+    pub len: usize,
+    /// Whom to ask first: who gave the piece before.
+    pub first: Option<NodeId>,
 }
 
 /// What a client asks.
@@ -71,6 +118,8 @@ pub enum Request {
     Write(WriteRequest),
     /// Read what the owners hold.
     Read(ReadRequest),
+    /// Read a piece of a long value from an owner.
+    Piece(PieceRequest),
     /// End when a value of the key is there that the context does not cover.
     Wait {
         /// Which key.
@@ -146,6 +195,17 @@ pub struct Found {
     pub key: Key,
     /// Its versions, tombstones included.
     pub siblings: Siblings,
+    /// Long values are left out.
+    pub short: bool,
+}
+
+/// A piece of a long value, and who gave it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Given {
+    /// The bytes; at least one.
+    pub bytes: Bytes,
+    /// Whom to ask for the next one.
+    pub by: NodeId,
 }
 
 /// A mirror has stored a write.
@@ -204,7 +264,7 @@ pub struct PeerStats {
     pub node: NodeId,
     /// Whether it is up.
     pub up: bool,
-    /// Copies on their way to it.
+    /// Copies on their way to it, without long values that it is fetching.
     pub in_flight: usize,
     /// Names of keys that it may lack and that are not on their way yet: how far it lags behind.
     pub owed: usize,
@@ -215,6 +275,21 @@ pub struct PeerStats {
     pub compared_ms_ago: Option<u64>,
     /// Keys found different between it and this node since then, in either direction.
     pub differing: usize,
+}
+
+/// A long value on its way to this node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FetchStats {
+    /// Of which key.
+    pub key: Key,
+    /// Of which version.
+    pub version: Dot,
+    /// Who sends it.
+    pub from: NodeId,
+    /// Bytes that are here.
+    pub done_bytes: u64,
+    /// Its length in bytes.
+    pub total_bytes: u64,
 }
 
 /// How a node stands to its cluster.
@@ -256,6 +331,8 @@ pub struct Stats {
     pub operations: usize,
     /// Long values being fetched.
     pub transfers: usize,
+    /// How far these are.
+    pub fetches: Vec<FetchStats>,
     /// Whether the store of this node is an older copy of itself, and what it holds is still being
     /// checked with the others.
     pub doubts: bool,
@@ -313,6 +390,10 @@ counters! {
     handed_off,
     /// Long values fetched from peers.
     fetched,
+    /// Bytes of long values that came from peers.
+    fetched_bytes,
+    /// Bytes of long values that needed not come again after a fetch had been interrupted.
+    resumed_bytes,
     /// Values read here to see whether they are whole.
     scrubbed,
     /// Times that a value here was found damaged, by that or by a reader.
@@ -353,6 +434,8 @@ pub enum Outcome {
     Read(Result<Found, ReadError>),
     /// Of a wait; `None`: the time was up. Values as in `Read`.
     Waited(Result<Option<Found>, ReadError>),
+    /// Of a piece.
+    Piece(Result<Given, ReadError>),
     /// Of a listing.
     Keys(KeyPage),
     /// Of a forget: how many versions were dropped.

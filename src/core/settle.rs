@@ -31,8 +31,8 @@ impl Core {
     /// Ends a read whose owners were repaired, or has it wait until enough of them are.
     pub(super) fn settle_read(&mut self, op: OpId, read: ReadOperation, left_ms: u64) {
         if read.read == Read::One || self.is_settled(&read) {
-            let ReadOperation { key, waited, found: siblings, .. } = read;
-            return self.finish(op, outcome(waited, Ok(Found { key, siblings })));
+            let ReadOperation { key, waited, short, found: siblings, .. } = read;
+            return self.finish(op, outcome(waited, Ok(Found { key, siblings, short })));
         }
         self.counters.reads_settled += 1;
         self.settling.reads.entry(read.key.clone()).or_default().push(op);

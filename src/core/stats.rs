@@ -17,6 +17,7 @@ impl Core {
             standing: self.standing(),
             operations: self.operations.len(),
             transfers: self.transfers.len(),
+            fetches: self.transfers.stats(),
             doubts: self.books.wanted.doubts,
             oldest_tombstone_ms: self
                 .index

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::{
-    Core, Done, Found, Input, JobId, Now, OpId, Outcome, Output, ReadRequest, Request, Setup, Work,
+    Content, Core, Done, Found, Input, JobId, Now, OpId, Outcome, Output, ReadRequest, Request, Setup, Work,
     WriteRequest, burial, gossip, offer, ranges, transfer,
 };
 use crate::{
@@ -60,6 +60,9 @@ impl Bench {
                 if let Output::Work { job, work: Work::Change(_) | Work::Stage { .. } } = &output {
                     inputs.push(Input::Done { job: *job, result: Done::Changed(Ok(())) });
                 }
+                if let Output::Work { job, work: Work::Resume { .. } } = &output {
+                    inputs.push(Input::Done { job: *job, result: Done::Resumed(Ok(0)) });
+                }
                 all.push(output);
             }
         }
@@ -80,7 +83,7 @@ impl Bench {
             key: key(name),
             kind: Kind::Value,
             digest: Digest::of(value),
-            value: value.clone(),
+            content: Content::Whole(value.clone()),
             mirrors: None,
             ack: None,
             context: None,
@@ -131,12 +134,12 @@ fn jobs(outputs: &[Output]) -> Vec<(JobId, &Work)> {
 #[test]
 fn an_offer_of_more_than_any_value_has_is_refused_and_nothing_is_fetched() {
     let mut bench = Bench::new(Config::default());
-    for len in [u64::MAX, (1 << 30) + 1] {
+    for len in [u64::MAX, (1 << 50) + 1] {
         let outputs = bench.hear(offered(len));
         assert!(matches!(messages(&outputs)[..], [Message::WriteAck { tag: 5, status: AckStatus::Failed }]));
         assert_eq!(bench.core.stats().transfers, 0);
     }
-    let outputs = bench.hear(offered(1 << 30));
+    let outputs = bench.hear(offered(1 << 50));
     assert!(messages(&outputs).iter().any(|m| matches!(m, Message::Fetch { .. })), "{outputs:?}");
 }
 
@@ -469,4 +472,154 @@ fn damage_that_nobody_can_mend_is_told_once() {
     assert!(reads > 2, "{reads}");
     assert_eq!(told, 1);
     assert_eq!(bench.core.counters.damage_found, reads);
+}
+
+/// The pieces that are asked for: tag, offset, length.
+fn fetches(outputs: &[Output]) -> Vec<(u64, u64, usize)> {
+    let fetch = |m: &&Message| match m {
+        Message::Fetch { tag, offset, len, .. } => Some((*tag, *offset, *len as usize)),
+        _ => None,
+    };
+    messages(outputs).iter().filter_map(fetch).collect()
+}
+
+/// Answers a question for a piece.
+fn piece((tag, offset, len): (u64, u64, usize)) -> Message {
+    Message::Piece { tag, offset, bytes: Some(Bytes::from(vec![7; len])) }
+}
+
+#[test]
+fn a_fetch_goes_on_where_a_broken_link_stopped_it() {
+    // Goal: nothing that is staged comes again. Method: answer some pieces, out of order; break the link.
+    let mut bench = Bench::new(Config::default());
+    let asked = fetches(&bench.hear(offered(10 << 20)));
+    for n in [0, 1, 3] {
+        bench.hear(piece(asked[n]));
+    }
+    bench.feed(Input::LinkDown { peer: id("b") });
+    assert_eq!(bench.core.stats().transfers, 0);
+    bench.feed(Input::LinkUp { peer: id("b"), incarnation: 1 });
+    let again = fetches(&bench.hear(offered(10 << 20)));
+    assert_eq!(again[0].1, asked[2].1, "from the first piece that is missing");
+    let stats = bench.core.stats();
+    assert_eq!((stats.counters.resumed_bytes, stats.fetches[0].done_bytes), (asked[2].1, asked[2].1));
+}
+
+#[test]
+fn a_stage_that_nobody_offers_any_more_is_discarded_in_the_end() {
+    let mut bench = Bench::new(Config::default());
+    let asked = fetches(&bench.hear(offered(10 << 20)));
+    bench.hear(piece(asked[0]));
+    bench.feed(Input::LinkDown { peer: id("b") });
+    bench.now.mono_ms += 3_600_000;
+    let outputs = bench.feed(Input::Tick);
+    assert!(jobs(&outputs).iter().any(|(_, work)| matches!(work, Work::Discard { .. })), "{outputs:?}");
+}
+
+#[test]
+fn pieces_on_their_way_share_a_bound_however_many_values_come() {
+    let mut bench = Bench::new(Config::default());
+    let mut flying = 0;
+    for counter in 1..=16 {
+        let Message::Write { tag, key, version, value } = offered(1 << 30) else { panic!() };
+        let dot = Dot { actor: Actor(9), counter };
+        let version = Arc::new(Version { dot, ..(*version).clone() });
+        let asked = fetches(&bench.hear(Message::Write { tag: tag + counter, key, version, value }));
+        assert!(asked.len() >= 2, "each goes on");
+        flying += asked.iter().map(|(.., len)| len).sum::<usize>();
+    }
+    assert!(flying <= 6 << 20, "{flying}");
+    assert_eq!(bench.core.stats().transfers, 16);
+}
+
+#[test]
+fn a_window_grows_while_pieces_come_fast_and_shrinks_when_they_queue_up() {
+    let mut bench = Bench::new(Config::default());
+    let mut asked = fetches(&bench.hear(offered(1 << 30)));
+    let first = asked.len();
+    for _ in 0..40 {
+        bench.now.mono_ms += 1;
+        let next = asked.remove(0);
+        asked.extend(fetches(&bench.hear(piece(next))));
+    }
+    let fast = asked.len();
+    assert!(fast > first + 10, "from {first} to {fast}");
+    for _ in 0..200 {
+        bench.now.mono_ms += 3;
+        let next = asked.remove(0);
+        asked.extend(fetches(&bench.hear(piece(next))));
+    }
+    assert!(asked.len() < fast / 2, "from {fast} to {}", asked.len());
+}
+
+#[test]
+fn a_long_value_on_its_way_to_a_peer_leaves_room_for_small_ones() {
+    // Goal: neither a value being fetched nor a peer that wants no more of them now holds up the others.
+    let config = Config { max_flights_per_peer: 1, ..Config::default() };
+    let mut bench = Bench::new(config);
+    let sent = |outputs: &[Output]| -> Vec<(u64, bool)> {
+        let write = |m: &&Message| match m {
+            Message::Write { tag, value, .. } => Some((*tag, value.is_some())),
+            _ => None,
+        };
+        messages(outputs).iter().filter_map(write).collect()
+    };
+    let long = Bytes::from(vec![7; LONG]);
+    for status in [AckStatus::Fetching, AckStatus::Busy, AckStatus::Failed] {
+        let [(tag, false)] = sent(&bench.write(&format!("{status:?}"), &long))[..] else { panic!() };
+        bench.hear(Message::WriteAck { tag, status });
+        let [(tag, true)] = sent(&bench.write("small", &Bytes::from_static(b"v")))[..] else {
+            panic!("it is not held up by one that is {status:?}")
+        };
+        bench.hear(Message::WriteAck { tag, status: AckStatus::Stored });
+    }
+}
+
+#[test]
+fn what_was_staged_for_a_write_that_is_refused_is_discarded() {
+    let mut bench = Bench::new(Config::default());
+    let stage = crate::storage::StageId(1 << 63);
+    let outputs = bench.ask(Request::Write(WriteRequest {
+        key: key("k"),
+        kind: Kind::Value,
+        digest: Digest([7; 32]),
+        content: Content::Staged { stage, len: 1 << 30 },
+        mirrors: Some(Mirrors(2)),
+        ack: Some(crate::Ack::Mirrors(3)),
+        context: None,
+        expires_ms: None,
+        timeout_ms: None,
+        progress: false,
+    }));
+    let is_its = |work: &Work| matches!(work, Work::Discard { stage: of, .. } if *of == stage);
+    assert!(jobs(&outputs).iter().any(|(_, work)| is_its(work)), "{outputs:?}");
+}
+
+#[test]
+fn a_piece_for_a_client_is_asked_of_one_owner_after_the_other() {
+    let mut bench = Bench::new(Config::default());
+    let Message::Write { key, version, .. } = offered(1 << 30) else { panic!() };
+    let ask = |bench: &mut Bench, offset| {
+        let (key, version) = (key.clone(), version.clone());
+        let first = Some(id("b"));
+        bench.ask(Request::Piece(super::PieceRequest { key, version, offset, len: 1_000, first }))
+    };
+    let asked = fetches(&ask(&mut bench, 5_000));
+    assert_eq!((asked[0].1, asked[0].2), (5_000, 1_000));
+    bench.now.mono_ms += 300;
+    let again = fetches(&bench.feed(Input::Tick));
+    assert_eq!(again.len(), 1, "no answer: asked again");
+    let outputs = bench.hear(piece(asked[0]));
+    assert!(
+        matches!(&outputs[..], [Output::Finish { outcome: Outcome::Piece(Ok(given)), .. }] if given.bytes.len() == 1_000),
+        "{outputs:?}"
+    );
+    assert!(bench.hear(piece(again[0])).is_empty(), "it counts once");
+    let asked = fetches(&ask(&mut bench, 0));
+    let outputs = bench.hear(Message::Piece { tag: asked[0].0, offset: 0, bytes: None });
+    let gone = [Outcome::Piece(Err(ReadError::Replaced))];
+    assert!(
+        matches!(&outputs[..], [Output::Finish { outcome, .. }] if format!("{outcome:?}") == format!("{:?}", gone[0])),
+        "{outputs:?}"
+    );
 }

@@ -21,6 +21,8 @@ pub(crate) enum Timer {
     Handoff,
     /// Ask again for pieces that did not come.
     Transfer,
+    /// The same for pieces that clients read.
+    Piece,
     /// Ask owners again for keys that clients wait for.
     Await,
     /// Let go of the last traces of deleted keys.
@@ -36,7 +38,7 @@ pub(crate) enum Timer {
 }
 
 impl Timer {
-    const ALL: [Self; 15] = [
+    const ALL: [Self; 16] = [
         Self::Heartbeat,
         Self::Urge,
         Self::Members,
@@ -46,6 +48,7 @@ impl Timer {
         Self::Compare,
         Self::Handoff,
         Self::Transfer,
+        Self::Piece,
         Self::Await,
         Self::Burial,
         Self::Doubt,

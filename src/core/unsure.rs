@@ -11,11 +11,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{
-    Core, Purpose, Timer, Work,
-    index::Verdict,
-    write::{Content, Waiter},
-};
+use super::{Content, Core, Purpose, Timer, Work, index::Verdict, write::Waiter};
 use crate::model::{Dot, Key, Record};
 
 /// Keys with a failed change that are told apart.

@@ -15,7 +15,8 @@ use std::{collections::BTreeMap, sync::Arc};
 use bytes::Bytes;
 
 use super::{
-    Core, OpId, Outcome, Output, Progress, Purpose, Work, WriteRequest, Written, operations::Operation,
+    Content, Core, OpId, Outcome, Output, Progress, Purpose, Work, WriteRequest, Written,
+    operations::Operation,
 };
 #[cfg(turbopump_mutations)]
 use crate::mutation::{Mutation, is_planted};
@@ -24,13 +25,16 @@ use crate::{
     core::index::Verdict,
     error::{SubmitError, WriteError},
     model::{Context, Digest, Dot, Key, Kind, Ledger, Mirrors, NodeId, Version},
-    storage::{Change, StageId},
+    storage::Change,
     wire::{AckStatus, Message},
 };
 
 /// How long a node that holds nothing of a key asks an owner what it would replace, before it
 /// writes without knowing.
 const LEARN_MS: u64 = 300;
+
+/// How fast a long value is at least expected to get to its mirrors.
+const SLOW_BYTES_PER_SECOND: u64 = 1 << 20;
 
 /// Versions on their way to storage, and who waits for each.
 #[derive(Debug, Default)]
@@ -75,12 +79,6 @@ pub(crate) struct Running {
     progress: bool,
 }
 
-/// The bytes of a version that is to be kept.
-pub(crate) enum Content {
-    Whole(Bytes),
-    Staged(StageId),
-}
-
 impl Running {
     fn needed(&self) -> usize {
         match self.ack {
@@ -101,10 +99,9 @@ impl Core {
         self.counters.writes += 1;
         if self.removed || self.is_disk_busy() {
             let reason = if self.removed { SubmitError::NoMember } else { SubmitError::Busy };
-            let refused = Err(WriteError::Refused(reason));
-            return self.finish(op, Outcome::Written(refused));
+            return self.refuse_write(op, request, WriteError::Refused(reason));
         }
-        let timeout_ms = self.timeout_ms(request.timeout_ms);
+        let timeout_ms = self.write_timeout_ms(request.timeout_ms, request.content.len());
         let mirrors = request.mirrors.unwrap_or(self.config.mirrors);
         let known = self.index.look(&request.key);
         let is_blind = request.context.is_none() && known.0.is_none();
@@ -167,8 +164,9 @@ impl Core {
             && usize::from(asked) > owners.len()
         {
             let error = WriteError::AckImpossible { asked, owners: owners.len() };
-            return self.finish(op, Outcome::Written(Err(error)));
+            return self.refuse_write(op, WriteRequest { key, ..request }, error);
         }
+        let timeout_ms = self.write_timeout_ms(request.timeout_ms, request.content.len());
         let context = match request.context {
             Some(context) => self.index.closed(&key, context),
             None => seen.clone(),
@@ -183,7 +181,7 @@ impl Core {
             expires_ms: request.expires_ms,
             kind: request.kind,
             mirrors,
-            len: request.value.len() as u64,
+            len: request.content.len(),
             digest: request.digest,
         });
         let mut known = version.context.clone();
@@ -197,12 +195,29 @@ impl Core {
         let running =
             Running { written, ack, owners, acked: vec![], stored: false, progress: request.progress };
         self.writes.running.insert(dot, op);
-        let timeout_ms = self.timeout_ms(request.timeout_ms);
         self.keep(op, Operation::Write(Box::new(WriteOperation::Running(running))), timeout_ms);
-        self.accept(&key, version.clone(), Content::Whole(request.value.clone()), Waiter::Nobody);
+        self.accept(&key, version.clone(), request.content.clone(), Waiter::Nobody);
         if self.config.write_chaining {
-            targets.iter().for_each(|id| self.send_copy(*id, &key, &version, &request.value));
+            targets.iter().for_each(|id| match &request.content {
+                Content::Whole(value) => self.send_copy(*id, &key, &version, value),
+                // It can be fetched as soon as it is committed here.
+                Content::Staged { .. } => self.owe(*id, &key),
+            });
         }
+    }
+
+    /// Nothing of it was or will be stored.
+    fn refuse_write(&mut self, op: OpId, request: WriteRequest, error: WriteError) {
+        if let Content::Staged { stage, .. } = request.content {
+            self.discard(request.key, stage);
+        }
+        self.finish(op, Outcome::Written(Err(error)));
+    }
+
+    /// How long a write may take: one that does not say gets the time on top that its value takes.
+    fn write_timeout_ms(&self, asked_ms: Option<u64>, len: u64) -> u64 {
+        let on_top_ms = len / SLOW_BYTES_PER_SECOND * 1_000;
+        asked_ms.unwrap_or_else(|| self.timeout_ms(None).saturating_add(on_top_ms))
     }
 
     pub(super) fn on_write(
@@ -266,7 +281,7 @@ impl Core {
         self.writes.storing.insert(dot, vec![waiter]);
         let change = match content {
             Content::Whole(value) => Change::Put { key: key.clone(), version, value, replaces },
-            Content::Staged(stage) => Change::Commit { stage, key: key.clone(), version, replaces },
+            Content::Staged { stage, .. } => Change::Commit { stage, key: key.clone(), version, replaces },
         };
         self.work(Purpose::Store { key: key.clone(), dot }, Work::Change(change));
     }

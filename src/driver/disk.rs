@@ -1,10 +1,12 @@
 //! Threads for storage that is slow: changes in groups, reads beside them.
 //!
-//! Changes and staged pieces of one key always go to the same thread, in order; a thread takes
-//! all that has gathered and has storage apply it as one group, which is what makes synced writes
-//! cheap under load. Reads have a thread of their own and so never wait for a sync; a read that
-//! overtakes a removal, or is overtaken by one, finds the version or does not, and the core takes
-//! either.
+//! Changes of one key always go to the same thread, in order; a thread takes all that has gathered and
+//! has storage apply it as one group, which is what makes synced writes cheap under load. Reads have a
+//! thread of their own and so never wait for a sync; a read that overtakes a removal, or is overtaken by
+//! one, finds the version or does not, and the core takes either.
+//!
+//! Pieces of long values have a thread for those that come and one for those that go, so that short
+//! values do not wait for them. A commit comes after its last piece was answered for.
 
 use std::{
     collections::VecDeque,
@@ -25,10 +27,15 @@ use crate::{
 /// The most changes in one group: bounds how long the first of them waits for the last.
 const MAX_GROUP: usize = 1_024;
 
+/// Pieces of long values that are answered for together: their number is a window for those who wait.
+const MAX_PIECES: usize = 4;
+
 /// See the [module](self).
 pub(crate) struct Disk {
     writers: Vec<Arc<Lane>>,
     reader: Arc<Lane>,
+    staging: Arc<Lane>,
+    pieces: Arc<Lane>,
     threads: Vec<JoinHandle<()>>,
     slow: bool,
     storage: Arc<dyn Storage>,
@@ -39,10 +46,10 @@ enum Item {
     Task(Task),
 }
 
-#[derive(Default)]
 struct Lane {
     state: Mutex<State>,
     filled: Condvar,
+    max_group: usize,
 }
 
 #[derive(Default)]
@@ -59,9 +66,11 @@ impl Disk {
         threads: usize,
     ) -> std::io::Result<Self> {
         let slow = storage.is_slow();
-        let writers: Vec<Arc<Lane>> = (0..if slow { threads } else { 0 }).map(|_| Arc::default()).collect();
-        let mut disk = Self { writers, reader: Arc::default(), threads: Vec::new(), slow, storage };
-        let lanes: Vec<_> = disk.writers.iter().chain([&disk.reader]).cloned().collect();
+        let writers = (0..if slow { threads } else { 0 }).map(|_| Lane::new(MAX_GROUP)).collect();
+        let (staging, pieces) = (Lane::new(MAX_PIECES), Lane::new(MAX_PIECES));
+        let reader = Lane::new(MAX_GROUP);
+        let mut disk = Self { writers, reader, staging, pieces, threads: Vec::new(), slow, storage };
+        let lanes: Vec<_> = disk.lanes().cloned().collect();
         for (i, lane) in lanes.into_iter().enumerate() {
             let (storage, mailbox) = (disk.storage.clone(), mailbox.clone());
             let name = format!("turbopump-disk-{i}");
@@ -78,9 +87,10 @@ impl Disk {
             return perform(&*self.storage, work);
         }
         let lane = match &work {
-            Work::Read(_) | Work::Piece { .. } => &self.reader,
+            Work::Read(_) => &self.reader,
+            Work::Piece { .. } => &self.pieces,
             Work::Change(change) => self.writer(change.key().hash64()),
-            Work::Stage { key, .. } | Work::Discard { key, .. } => self.writer(key.hash64()),
+            Work::Resume { .. } | Work::Stage { .. } | Work::Discard { .. } => &self.staging,
         };
         lane.push(Item::Work(job, work));
         None
@@ -106,7 +116,7 @@ impl Disk {
 
     /// Finishes what was given, then ends the threads.
     pub(crate) fn stop(&mut self) {
-        for lane in self.writers.iter().chain([&self.reader]) {
+        for lane in self.lanes() {
             lane.state.lock().ended = true;
             lane.filled.notify_one();
         }
@@ -117,12 +127,22 @@ impl Disk {
         }
     }
 
+    /// Those that have a thread.
+    fn lanes(&self) -> impl Iterator<Item = &Arc<Lane>> {
+        let long = [&self.staging, &self.pieces].into_iter().filter(|_| self.slow);
+        self.writers.iter().chain([&self.reader]).chain(long)
+    }
+
     fn writer(&self, hash: u64) -> &Lane {
         &self.writers[(hash % self.writers.len() as u64) as usize]
     }
 }
 
 impl Lane {
+    fn new(max_group: usize) -> Arc<Self> {
+        Arc::new(Self { state: Mutex::default(), filled: Condvar::new(), max_group })
+    }
+
     fn push(&self, item: Item) {
         let mut state = self.state.lock();
         state.items.push_back(item);
@@ -141,7 +161,7 @@ impl Lane {
                 if state.items.is_empty() {
                     return;
                 }
-                let count = state.items.len().min(MAX_GROUP);
+                let count = state.items.len().min(self.max_group);
                 state.items.drain(..count).collect()
             };
             mailbox.post_all(perform_group(storage, items));
@@ -190,6 +210,9 @@ fn perform(storage: &dyn Storage, work: Work) -> Option<Done> {
         }
         Work::Stage { stage, offset, bytes, .. } => {
             Some(Done::Changed(guarded(|| storage.stage(stage, offset, &bytes))))
+        }
+        Work::Resume { key, stage, version } => {
+            Some(Done::Resumed(guarded(|| storage.resume(stage, &key, &version))))
         }
         Work::Discard { stage, .. } => {
             let _ = guarded(|| {

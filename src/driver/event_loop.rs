@@ -69,6 +69,8 @@ pub(crate) struct Parts {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) shared: Arc<Shared>,
     pub(crate) home: Option<Home>,
+    /// The longest value that is read whole.
+    pub(crate) max_value_bytes: u64,
 }
 
 /// See the [module](self).
@@ -339,12 +341,14 @@ impl EventLoop {
         if !missing {
             return reply_with(reply, room, outcome, |task| self.parts.callbacks.run(task));
         }
-        let storage = self.parts.storage.clone();
+        let (storage, max) = (self.parts.storage.clone(), self.parts.max_value_bytes);
         let run = self.parts.callbacks.runner();
         let fill = move || {
             let outcome = match outcome {
-                Outcome::Read(Ok(found)) => Outcome::Read(values::fill(&*storage, found)),
-                Outcome::Waited(Ok(Some(found))) => Outcome::Waited(values::fill(&*storage, found).map(Some)),
+                Outcome::Read(Ok(found)) => Outcome::Read(values::fill(&*storage, found, max)),
+                Outcome::Waited(Ok(Some(found))) => {
+                    Outcome::Waited(values::fill(&*storage, found, max).map(Some))
+                }
                 other => other,
             };
             reply_with(reply, room, outcome, &*run);

@@ -87,13 +87,13 @@ impl Mailbox {
         }
     }
 
-    /// Makes room for an operation that is answered without the loop.
-    pub(crate) fn reserve(self: &Arc<Self>) -> Result<Room, SubmitError> {
+    /// Makes room for an operation that is done without the loop.
+    pub(crate) fn reserve(self: &Arc<Self>, bytes: u64) -> Result<Room, SubmitError> {
         if self.is_closed() {
             return Err(SubmitError::Stopping);
         }
-        self.admit(0)?;
-        Ok(Room { mailbox: self.clone(), bytes: 0 })
+        self.admit(bytes)?;
+        Ok(Room { mailbox: self.clone(), bytes })
     }
 
     /// The room that a submitted operation was given.

@@ -25,19 +25,27 @@ pub(crate) fn are_missing(siblings: &Siblings) -> bool {
     siblings.records().iter().any(|r| r.value.is_none() && r.version.kind == Kind::Value)
 }
 
-/// Reads the values that are missing. May block where storage is slow. A storage that panics has
-/// failed: somebody waits for the answer.
-pub(crate) fn fill(storage: &dyn Storage, found: Found) -> Result<Found, ReadError> {
-    catch_unwind(AssertUnwindSafe(|| look(storage, found)))
+/// Reads the values that are missing, up to so many bytes each. May block where storage is slow. A storage
+/// that panics has failed: somebody waits for the answer.
+pub(crate) fn fill(storage: &dyn Storage, found: Found, max: u64) -> Result<Found, ReadError> {
+    catch_unwind(AssertUnwindSafe(|| look(storage, found, max)))
         .unwrap_or_else(|panic| Err(ReadError::Storage(format!("storage panicked: {}", message(&*panic)))))
 }
 
-fn look(storage: &dyn Storage, found: Found) -> Result<Found, ReadError> {
-    let Found { key, mut siblings } = found;
+fn look(storage: &dyn Storage, found: Found, max: u64) -> Result<Found, ReadError> {
+    let Found { key, mut siblings, short } = found;
     for _ in 0..MAX_LOOKS {
         let mut filled = Vec::with_capacity(siblings.records().len());
         let mut replaced = false;
         for record in siblings.into_records() {
+            let len = record.version.len;
+            if short && is_left_out(storage, &key, &record)? {
+                filled.push(record);
+                continue;
+            }
+            if len > max {
+                return Err(ReadError::TooLong { len, max });
+            }
             match value_of(storage, &key, &record) {
                 Ok(value) => filled.push(Record { version: record.version, value: Some(value) }),
                 Err(StorageError::Missing) => replaced = true,
@@ -53,10 +61,23 @@ fn look(storage: &dyn Storage, found: Found) -> Result<Found, ReadError> {
         }
         siblings = Siblings::resolve(filled);
         if !replaced {
-            return Ok(Found { key, siblings });
+            return Ok(Found { key, siblings, short });
         }
     }
     Err(ReadError::Storage(format!("{key:?} is replaced faster than it can be read")))
+}
+
+/// Whether the value of a record is for a reader to fetch in pieces: a long one, or one that is elsewhere.
+fn is_left_out(storage: &dyn Storage, key: &Key, record: &Record) -> Result<bool, ReadError> {
+    let version = &record.version;
+    if record.value.is_some() || version.kind != Kind::Value {
+        return Ok(false);
+    }
+    match storage.read_piece(key, version.dot, 0, 1) {
+        Err(StorageError::Missing) => Ok(true),
+        Err(error) => Err(ReadError::storage(&error)),
+        Ok(_) => Ok(version.len > MAX_WHOLE_VALUE_BYTES),
+    }
 }
 
 /// The whole value of a record, from itself or from storage, verified.

@@ -7,6 +7,8 @@
 //! key -> shard (RwLock) -> one version (nearly always) | several
 //! ```
 //!
+//! A long value that came in pieces stays in pieces: nobody waits until it is copied.
+//!
 //! Invariants: a key with no version has no entry; all changes of one key happen under its
 //! shard's lock, so a reader sees a key before or after a change, never between.
 
@@ -15,7 +17,9 @@ use std::{collections::BTreeMap, sync::Arc};
 use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
 
-use super::{Change, LoadReport, MAX_WHOLE_VALUE_BYTES, StageId, Storage, StorageError, shards::Shards};
+use super::{
+    Change, LoadReport, MAX_WHOLE_VALUE_BYTES, StageId, Storage, StorageError, prefix::Prefix, shards::Shards,
+};
 use crate::model::{Dot, Key, Record, Version};
 
 /// Keeps everything in memory.
@@ -29,8 +33,14 @@ use crate::model::{Dot, Key, Record, Version};
 /// ```
 pub struct MemoryStorage {
     keys: Shards<Key, Held>,
-    /// Pieces by their offset.
-    stages: Mutex<BTreeMap<StageId, BTreeMap<u64, Bytes>>>,
+    stages: Mutex<BTreeMap<StageId, Stage>>,
+}
+
+/// Pieces by their offset, and how far nothing is missing.
+#[derive(Default)]
+struct Stage {
+    pieces: BTreeMap<u64, Bytes>,
+    prefix: Prefix,
 }
 
 /// What a key has. The usual single version costs no list.
@@ -42,7 +52,14 @@ enum Held {
 #[derive(Clone)]
 struct Kept {
     version: Arc<Version>,
-    value: Bytes,
+    value: Value,
+}
+
+#[derive(Clone)]
+enum Value {
+    Whole(Bytes),
+    /// By offset, one behind the other.
+    Pieces(Arc<BTreeMap<u64, Bytes>>),
 }
 
 impl MemoryStorage {
@@ -71,17 +88,18 @@ impl MemoryStorage {
     fn change(&self, change: &Change) -> Result<(), StorageError> {
         match change {
             Change::Put { key, version, value, replaces } => {
-                let kept = Kept { version: Arc::clone(version), value: value.clone() };
+                let kept = Kept { version: Arc::clone(version), value: Value::Whole(value.clone()) };
                 self.put(key, kept, replaces);
             }
             Change::Commit { stage, key, version, replaces } => {
-                let pieces = self.stages.lock().remove(stage).ok_or(StorageError::Missing)?;
-                let value = join(pieces).filter(|value| version.matches(value)).ok_or_else(|| {
-                    StorageError::damaged(
+                let staged = self.stages.lock().remove(stage).ok_or(StorageError::Missing)?;
+                if !staged.prefix.is_of(version) {
+                    return Err(StorageError::damaged(
                         format_args!("the staged value of {key:?} {}", version.dot),
                         "its length or digest is not the version's",
-                    )
-                })?;
+                    ));
+                }
+                let value = Value::of(staged.pieces, version.len);
                 self.put(key, Kept { version: Arc::clone(version), value }, replaces);
             }
             Change::Remove { key, dots } => self.remove(key, dots),
@@ -125,9 +143,8 @@ impl Storage for MemoryStorage {
     fn read_piece(&self, key: &Key, dot: Dot, offset: u64, max_len: usize) -> Result<Bytes, StorageError> {
         self.keys.read(key, |held| {
             let all = held.map_or(&[][..], Held::all);
-            let value = &all.iter().find(|k| k.version.dot == dot).ok_or(StorageError::Missing)?.value;
-            let from = usize::try_from(offset).unwrap_or(usize::MAX).min(value.len());
-            Ok(value.slice(from..from.saturating_add(max_len).min(value.len())))
+            let kept = all.iter().find(|k| k.version.dot == dot).ok_or(StorageError::Missing)?;
+            Ok(kept.value.piece(offset, max_len))
         })
     }
 
@@ -137,11 +154,7 @@ impl Storage for MemoryStorage {
 
     fn stage(&self, stage: StageId, offset: u64, bytes: &[u8]) -> Result<(), StorageError> {
         let mut stages = self.stages.lock();
-        let pieces = stages.entry(stage).or_default();
-        // Of two pieces that start alike the longer one says it all.
-        if pieces.get(&offset).is_none_or(|known| known.len() < bytes.len()) {
-            pieces.insert(offset, Bytes::copy_from_slice(bytes));
-        }
+        stages.entry(stage).or_default().take(offset, bytes);
         Ok(())
     }
 
@@ -185,23 +198,71 @@ impl Held {
 
 impl Kept {
     fn record(&self) -> Record {
-        let whole = self.value.len() as u64 <= MAX_WHOLE_VALUE_BYTES;
-        Record { version: Arc::clone(&self.version), value: whole.then(|| self.value.clone()) }
+        let whole = self.version.len <= MAX_WHOLE_VALUE_BYTES;
+        Record { version: Arc::clone(&self.version), value: whole.then(|| self.value.piece(0, usize::MAX)) }
     }
 }
 
-/// The pieces as one value, `None` where one is lacking. Takes no more memory than the pieces do,
-/// wherever they say that they belong.
-fn join(pieces: BTreeMap<u64, Bytes>) -> Option<Bytes> {
-    if let Some(only) = pieces.get(&0).filter(|_| pieces.len() == 1) {
-        return Some(only.clone());
-    }
-    let mut value = BytesMut::with_capacity(pieces.values().map(Bytes::len).sum());
-    for (offset, piece) in pieces {
-        let known = (value.len() as u64).checked_sub(offset)?;
-        if let Some(new) = usize::try_from(known).ok().and_then(|known| piece.get(known..)) {
-            value.extend_from_slice(new);
+impl Stage {
+    fn take(&mut self, offset: u64, bytes: &[u8]) {
+        let part = self.prefix.place(offset, bytes.len());
+        let (at, new) = (offset + part.start as u64, &bytes[part]);
+        // Of two pieces that start alike the longer one says it all.
+        if self.pieces.get(&at).is_none_or(|known| known.len() < new.len()) {
+            self.pieces.insert(at, Bytes::copy_from_slice(new));
+        }
+        let mut next = self.prefix.add(offset, bytes);
+        while let Some(mut range) = next {
+            while range.start < range.end {
+                let (at, piece) = self.pieces.range(..=range.start).next_back().expect("it was kept");
+                let from = (range.start - at) as usize;
+                let len = piece.len().min((range.end - at) as usize) - from;
+                self.prefix.read_on(&piece[from..from + len]);
+                // The rest of a piece is known under its own place, so that all stand one behind the other.
+                let part = piece.slice(from..from + len);
+                self.pieces.insert(range.start, part);
+                range.start += len as u64;
+            }
+            next = self.prefix.next();
         }
     }
-    Some(value.freeze())
+}
+
+impl Value {
+    /// Of pieces that hold a value of this length without a hole.
+    fn of(pieces: BTreeMap<u64, Bytes>, len: u64) -> Self {
+        if let Some(only) = pieces.get(&0).filter(|only| only.len() as u64 == len) {
+            return Self::Whole(only.clone());
+        }
+        let pieces = Self::Pieces(Arc::new(pieces));
+        match len <= MAX_WHOLE_VALUE_BYTES {
+            true => Self::Whole(pieces.piece(0, usize::MAX)),
+            false => pieces,
+        }
+    }
+
+    fn piece(&self, offset: u64, max_len: usize) -> Bytes {
+        let cut = |bytes: &Bytes, skipped: u64| {
+            let from = usize::try_from(skipped).unwrap_or(usize::MAX).min(bytes.len());
+            bytes.slice(from..from.saturating_add(max_len).min(bytes.len()))
+        };
+        let pieces = match self {
+            Self::Whole(value) => return cut(value, offset),
+            Self::Pieces(pieces) => pieces,
+        };
+        let mut found = BytesMut::new();
+        while found.len() < max_len {
+            let at = offset + found.len() as u64;
+            let Some((start, piece)) = pieces.range(..=at).next_back() else { break };
+            let piece = cut(piece, at - start);
+            if piece.is_empty() {
+                break;
+            }
+            if found.is_empty() && piece.len() >= max_len {
+                return piece;
+            }
+            found.extend_from_slice(&piece[..piece.len().min(max_len - found.len())]);
+        }
+        found.freeze()
+    }
 }

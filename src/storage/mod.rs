@@ -35,10 +35,6 @@ use crate::model::{Digest, Dot, Key, Record, Version};
 /// with [`Storage::read_piece`].
 pub const MAX_WHOLE_VALUE_BYTES: u64 = 65_536;
 
-/// Values shorter than this, in bytes, are fetched anew where a restart interrupts that: to keep track
-/// of their pieces would cost more. See [`Storage::resume`].
-pub const MIN_RESUMED_BYTES: u64 = 8 << 20;
-
 /// Names a value that arrives in pieces, until it is committed. Chosen by whoever fills it; not used
 /// again while the process runs, and without meaning after a restart.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -176,11 +172,12 @@ pub trait Storage: Send + Sync {
     /// [`StorageError::Io`]; the core then discards the stage.
     fn stage(&self, stage: StageId, offset: u64, bytes: &[u8]) -> Result<(), StorageError>;
 
-    /// Begins the stage of a value of at least [`MIN_RESUMED_BYTES`] that is about to be fetched, and
-    /// answers from which byte on it is missing. A storage may keep the stages of such values across a
-    /// restart and hand one out here again, under its new name: it takes what it answers for as it would
-    /// take staged pieces, and must have checked that it was left by a fetch of this very version.
-    /// Optional; by default nothing is found again, and a stage begins with its first piece.
+    /// Begins the stage of a long value that is about to be fetched, and answers from which byte on it
+    /// is missing; asked of a stage that is under way, how far it is. A storage may keep the stages of
+    /// such values across a restart and hand one out here again, under its new name: what it answers for
+    /// counts as staged, and must have been left by a fetch of this very version. Where that does not
+    /// pay, as for values of less than some megabytes, it answers 0. Optional; by default nothing is
+    /// found again, and a stage begins with its first piece.
     ///
     /// # Errors
     /// [`StorageError::Io`]; the core then discards the stage.

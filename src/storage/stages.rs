@@ -93,6 +93,9 @@ impl Stages {
 
     /// Begins the stage of a version. Answers from where on bytes are missing.
     pub(super) fn resume(&self, id: StageId, key: &Key, version: &Version) -> Result<u64, StorageError> {
+        if let Some(stage) = self.open.lock().get(&id).cloned() {
+            return Ok(stage.lock().prefix.len());
+        }
         self.drop_old();
         let left = self.left.lock().remove(&version.dot);
         let is_same = |left: &Left| left.key == *key && left.version == *version;
@@ -407,6 +410,7 @@ mod tests {
         assert!(stages.take_over(1) && !stages.take_over(2));
         let from = stages.resume(StageId(9), &key, &version).unwrap();
         assert_eq!(from, there as u64);
+        assert_eq!(stages.resume(StageId(9), &key, &version).unwrap(), from, "asked again, the same");
         stages.write(StageId(9), from, &value[there..]).unwrap();
         let stage = stages.take(StageId(9)).unwrap();
         assert!(stage.is_of(&version));

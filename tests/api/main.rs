@@ -10,6 +10,7 @@ mod limits;
 mod parts;
 mod reads;
 mod start;
+mod streams;
 mod support;
 mod watches;
 mod writes;

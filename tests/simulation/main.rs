@@ -11,6 +11,7 @@
 mod burials;
 mod detection;
 mod large;
+mod long_values;
 mod members;
 #[cfg(turbopump_mutations)]
 mod mutations;

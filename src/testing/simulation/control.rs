@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     config::{Ack, Read},
-    core::{Input, OpId, Outcome, ReadRequest, Request, WatchId, WriteRequest},
+    core::{Content, Input, OpId, Outcome, ReadRequest, Request, WatchId, WriteRequest},
     model::{Digest, Dot, Key, Kind, Member, Members, Mirrors, NodeId},
     wire::Refusal,
 };
@@ -107,7 +107,7 @@ impl World {
             key: write.key.clone(),
             kind: write.kind,
             digest: Digest::of(&value),
-            value: value.clone(),
+            content: Content::Whole(value.clone()),
             mirrors: write.mirrors,
             ack: Some(write.ack),
             context: knowledge.as_ref().map(|k| k.context.clone()),

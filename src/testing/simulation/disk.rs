@@ -53,6 +53,10 @@ pub type Contents = BTreeMap<Key, Vec<Kept>>;
 pub struct Disk {
     contents: Contents,
     stages: BTreeMap<StageId, BTreeMap<u64, Bytes>>,
+    /// Of which version a stage is, where that was said.
+    staged: BTreeMap<StageId, (Key, Arc<Version>)>,
+    /// What a crash left of stages: bytes without a hole.
+    left: BTreeMap<Dot, (Key, Arc<Version>, Bytes)>,
     lanes: Vec<Lane>,
     chance: Seeded,
     inline: bool,
@@ -85,6 +89,8 @@ impl Disk {
         Self {
             contents: Contents::new(),
             stages: BTreeMap::new(),
+            staged: BTreeMap::new(),
+            left: BTreeMap::new(),
             lanes: (0..=WRITERS).map(|_| Lane::default()).collect(),
             chance: Seeded::new(seed),
             inline: options.inline_disk,
@@ -109,6 +115,7 @@ impl Disk {
     /// Replaces everything on it, as one does with a backup.
     pub fn restore(&mut self, contents: Contents) {
         self.contents = contents;
+        self.left.clear();
         self.disagrees = false;
     }
 
@@ -165,7 +172,9 @@ impl Disk {
         let lane = match &work {
             Work::Read(_) | Work::Piece { .. } => WRITERS as usize,
             Work::Change(change) => (change.key().hash64() % WRITERS) as usize,
-            Work::Stage { key, .. } | Work::Discard { key, .. } => (key.hash64() % WRITERS) as usize,
+            Work::Resume { key, .. } | Work::Stage { key, .. } | Work::Discard { key, .. } => {
+                (key.hash64() % WRITERS) as usize
+            }
         };
         self.lanes[lane].waiting.push_back((job, work));
         self.begin(lane).map_or(Given::Waiting, |us| Given::Begun(lane, us))
@@ -184,8 +193,18 @@ impl Disk {
             let Lane { running, .. } = std::mem::take(&mut self.lanes[lane]);
             self.interrupt(running);
         }
-        self.stages.clear();
+        self.leave_stages();
         self.disagrees = false;
+    }
+
+    /// Of a stage whose version is known a part may be found again.
+    fn leave_stages(&mut self) {
+        let stages = std::mem::take(&mut self.stages);
+        for (stage, (key, version)) in std::mem::take(&mut self.staged) {
+            let mut bytes = joined(stages.get(&stage).cloned().unwrap_or_default());
+            bytes.truncate(self.chance.below(bytes.len() as u64 + 1) as usize);
+            self.left.insert(version.dot, (key, version, bytes));
+        }
     }
 
     fn interrupt(&mut self, group: Vec<(JobId, Work)>) {
@@ -253,6 +272,8 @@ impl Disk {
                     kept.value.slice(from..(from + len).min(kept.value.len()))
                 }))
             }
+            Work::Resume { .. } if fails => Done::Resumed(Err(failed())),
+            Work::Resume { key, stage, version } => Done::Resumed(Ok(self.resume(key, stage, version))),
             Work::Stage { .. } if fails => Done::Changed(Err(failed())),
             Work::Stage { stage, offset, bytes, .. } => {
                 self.stage(stage, offset, bytes);
@@ -260,9 +281,23 @@ impl Disk {
             }
             Work::Discard { stage, .. } => {
                 self.stages.remove(&stage);
+                self.staged.remove(&stage);
                 return None;
             }
         })
+    }
+
+    fn resume(&mut self, key: Key, stage: StageId, version: Arc<Version>) -> u64 {
+        if let Some(pieces) = self.stages.get(&stage) {
+            return joined(pieces.clone()).len() as u64;
+        }
+        let left = self.left.remove(&version.dot);
+        let left = left.filter(|(of, old, _)| *of == key && *old == version).map(|(.., bytes)| bytes);
+        let bytes = left.unwrap_or_default();
+        let len = bytes.len() as u64;
+        self.stages.insert(stage, BTreeMap::from([(0, bytes)]));
+        self.staged.insert(stage, (key, version));
+        len
     }
 
     fn stage(&mut self, stage: StageId, offset: u64, bytes: Bytes) {
@@ -275,15 +310,12 @@ impl Disk {
             Change::Put { key, version, value, replaces } => (key, version, value, replaces),
             Change::Commit { stage, key, version, replaces } => {
                 let pieces = self.stages.remove(&stage).ok_or("no such stage")?;
-                let mut value = BytesMut::new();
-                for (offset, piece) in pieces {
-                    value.truncate(offset as usize);
-                    value.extend_from_slice(&piece);
-                }
+                self.staged.remove(&stage);
+                let value = joined(pieces);
                 if !version.matches(&value) {
                     return Err("the staged value does not fit its version".into());
                 }
-                (key, version, value.freeze(), replaces)
+                (key, version, value, replaces)
             }
             Change::Remove { key, dots } => {
                 if wholly {
@@ -309,4 +341,17 @@ impl Disk {
             }
         }
     }
+}
+
+/// The bytes of pieces up to the first hole.
+fn joined(pieces: BTreeMap<u64, Bytes>) -> Bytes {
+    let mut value = BytesMut::new();
+    for (offset, piece) in pieces {
+        if offset as usize > value.len() {
+            break;
+        }
+        value.truncate(offset as usize);
+        value.extend_from_slice(&piece);
+    }
+    value.freeze()
 }

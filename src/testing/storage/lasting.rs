@@ -8,9 +8,11 @@ use std::{
 use super::{StorageSuite, parts::*};
 use crate::{
     model::{Actor, Dot, Key, Version},
-    storage::{MIN_RESUMED_BYTES, StageId, Storage, StorageError},
+    storage::{StageId, Storage, StorageError},
 };
 
+/// Length of a value of which a storage may keep track while it comes.
+const LONG_BYTES: usize = 17_000_001;
 /// Writes made by the clause that reads and writes at once.
 const CONCURRENT_WRITES: u64 = 300;
 
@@ -106,7 +108,7 @@ impl<S: Storage> StorageSuite<'_, S> {
         let Some(reopen) = &self.reopen else { return };
         let storage = self.made();
         storage.stage(StageId(1), 0, b"v").expect("staging");
-        let value = noise(1, 2 * MIN_RESUMED_BYTES as usize + 1_000_001);
+        let value = noise(1, LONG_BYTES);
         let (whole, half) = (version(2, &value), value.len() / 4 * 3);
         let from = storage.resume(StageId(2), &key("long"), &whole).expect("a stage of a version");
         assert_eq!(from, 0, "nothing was staged of it");
