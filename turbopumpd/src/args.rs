@@ -135,8 +135,8 @@ pub struct Args {
     #[arg(long, value_name = "LEVEL", env = "TURBOPUMP_LOG", default_value = "warn")]
     pub log: log::LevelFilter,
 
-    /// Longest value, in bytes
-    #[arg(long, value_name = "BYTES", env = "TURBOPUMP_MAX_VALUE", default_value_t = 64 << 20, help_heading = "Limits")]
+    /// Longest value, in bytes; it is never held whole in memory
+    #[arg(long, value_name = "BYTES", env = "TURBOPUMP_MAX_VALUE", default_value_t = 1 << 40, help_heading = "Limits")]
     pub max_value: u64,
 
     /// Client connections at once; past it an idle one makes room

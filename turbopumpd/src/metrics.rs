@@ -16,6 +16,7 @@ pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; cha
 pub fn render(stats: &Stats, gate: &GateStats) -> String {
     let mut registry = Registry::with_prefix("turbopump");
     let tombstone_seconds = (stats.oldest_tombstone_ms.unwrap_or(0) / 1_000) as usize;
+    let left_bytes = stats.fetches.iter().map(|f| (f.total_bytes - f.done_bytes) as usize).sum();
     let gauges = [
         ("keys", "Keys of which a value is stored here", stats.keys),
         ("tombstones", "Keys of which only tombstones are stored here", stats.tombstones),
@@ -24,6 +25,7 @@ pub fn render(stats: &Stats, gate: &GateStats) -> String {
         ("handoff", "Copies held here for owners that do not have them all yet", stats.handoff),
         ("operations", "Operations under way", stats.operations),
         ("transfers", "Long values being fetched", stats.transfers),
+        ("transfer_left_bytes", "Bytes of these that are still to come", left_bytes),
         ("oldest_tombstone_seconds", "Age of the oldest tombstone", tombstone_seconds),
         ("burial_waits_for", "Members that keep tombstones from going", stats.burial_waits_for.len()),
         ("safe_to_stop", "1 where nothing waits here for other nodes", usize::from(stats.safe_to_stop)),

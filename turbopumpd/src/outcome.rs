@@ -1,5 +1,7 @@
 //! The library's errors as rows of the contract.
 
+use std::io;
+
 use turbopump::{MemberError, ReadError, SubmitError, WriteError};
 
 use crate::{gate::Reply, reply};
@@ -11,7 +13,9 @@ pub fn refused(e: &SubmitError) -> Reply {
         SubmitError::Key(_) => {
             reply::error(400, "malformed_parameter", format!("The parameter name: {detail}"))
         }
-        SubmitError::ValueTooLong { .. } => reply::error(413, "too_large", detail),
+        SubmitError::ValueTooLong { .. } | SubmitError::StreamTooLong { .. } => {
+            reply::error(413, "too_large", detail)
+        }
         SubmitError::Busy => reply::error(503, "busy", detail),
         SubmitError::Stopping => stopping(),
         SubmitError::NoMember => reply::error(503, "no_member", detail),
@@ -31,13 +35,22 @@ pub fn not_written(e: &WriteError) -> Reply {
     }
 }
 
+/// A value that storage did not take. Nothing of it is kept.
+pub fn not_kept(e: &io::Error) -> Reply {
+    match e.get_ref().and_then(|inner| inner.downcast_ref::<SubmitError>()) {
+        Some(e) => refused(e),
+        None => reply::error(500, "storage", sentence(&format!("nothing was stored: {e}"))),
+    }
+}
+
 /// A read without an answer.
 pub fn not_read(e: &ReadError) -> Reply {
     match e {
         ReadError::Refused(e) => refused(e),
         ReadError::TimedOut { .. } => reply::error(504, "timeout", sentence(&e.to_string())),
         ReadError::Unavailable { .. } => reply::error(503, "unavailable", sentence(&e.to_string())),
-        ReadError::Storage(_) => reply::error(500, "storage", sentence(&e.to_string())),
+        ReadError::TooLong { .. } => reply::error(413, "too_large", sentence(&e.to_string())),
+        ReadError::Replaced | ReadError::Storage(_) => reply::error(500, "storage", sentence(&e.to_string())),
         ReadError::Stopped => stopping(),
     }
 }

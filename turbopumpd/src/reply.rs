@@ -76,26 +76,36 @@ impl Conditions {
     }
 
     /// The value, the asked for part of it, or that the reader has it already.
-    pub fn answer(&self, mut headers: Vec<(&'static str, String)>, value: Bytes) -> Reply {
+    pub fn answer(&self, headers: Vec<(&'static str, String)>, value: Bytes) -> Reply {
+        let (mut reply, part) = self.judge(headers, value.len() as u64);
+        if let Some((first, len)) = part {
+            reply.body = value.slice(first as usize..(first + len) as usize);
+        }
+        reply
+    }
+
+    /// The same for a value of this length: the answer, and which part of the value is its body, by first
+    /// byte and length; none: it has its body.
+    pub fn judge(&self, mut headers: Vec<(&'static str, String)>, len: u64) -> (Reply, Option<(u64, u64)>) {
         let etag = headers.iter().find(|(n, _)| *n == "ETag").map_or("", |(_, v)| v).to_owned();
         if self.if_none_match.as_deref().is_some_and(|list| list_names(list, &etag)) {
-            return Reply { status: 304, headers, body: Bytes::new() };
+            return (Reply { status: 304, headers, body: Bytes::new() }, None);
         }
         headers.push(("Content-Type", "application/octet-stream".into()));
         headers.push(("Accept-Ranges", "bytes".into()));
         let is_current = self.if_range.as_ref().is_none_or(|tag| *tag == etag);
         let range = self.range.as_deref().filter(|_| is_current);
-        match range.map_or(Part::Whole, |text| part_of(text, value.len())) {
-            Part::Whole => Reply { status: 200, headers, body: value },
+        match range.map_or(Part::Whole, |text| part_of(text, len)) {
+            Part::Whole => (Reply { status: 200, headers, body: Bytes::new() }, Some((0, len))),
             Part::Bytes(first, last) => {
-                headers.push(("Content-Range", format!("bytes {first}-{last}/{}", value.len())));
-                Reply { status: 206, headers, body: value.slice(first..=last) }
+                headers.push(("Content-Range", format!("bytes {first}-{last}/{len}")));
+                (Reply { status: 206, headers, body: Bytes::new() }, Some((first, last - first + 1)))
             }
             Part::Outside => {
-                let detail = format!("The range lies outside of the value, which has {} bytes.", value.len());
+                let detail = format!("The range lies outside of the value, which has {len} bytes.");
                 let mut reply = error(416, "range_not_satisfiable", detail);
-                reply.headers.push(("Content-Range", format!("bytes */{}", value.len())));
-                reply
+                reply.headers.push(("Content-Range", format!("bytes */{len}")));
+                (reply, None)
             }
         }
     }
@@ -109,19 +119,19 @@ fn list_names(list: &str, etag: &str) -> bool {
 enum Part {
     Whole,
     /// First and last byte.
-    Bytes(usize, usize),
+    Bytes(u64, u64),
     Outside,
 }
 
 /// One range of bytes; what HTTP lets a server skip (other units, several ranges, nonsense) is
 /// answered with the whole.
-fn part_of(text: &str, len: usize) -> Part {
+fn part_of(text: &str, len: u64) -> Part {
     let Some((first, last)) = text.strip_prefix("bytes=").and_then(|r| r.trim().split_once('-')) else {
         return Part::Whole;
     };
     // More digits than fit are just a place behind the end.
     let number = |t: &str| match t.bytes().all(|b| b.is_ascii_digit()) {
-        true => Some(t.parse().unwrap_or(usize::MAX)),
+        true => Some(t.parse().unwrap_or(u64::MAX)),
         false => None,
     };
     match (first.is_empty(), last.is_empty()) {
@@ -133,7 +143,7 @@ fn part_of(text: &str, len: usize) -> Part {
             Some(n) => Part::Bytes(len.saturating_sub(n), len - 1),
         },
         (false, _) => {
-            let last = if last.is_empty() { Some(usize::MAX) } else { number(last) };
+            let last = if last.is_empty() { Some(u64::MAX) } else { number(last) };
             match (number(first), last) {
                 (Some(first), Some(last)) if first <= last && first < len => {
                     Part::Bytes(first, last.min(len - 1))

@@ -27,7 +27,7 @@ use signal_hook::{
 #[cfg(feature = "quic")]
 use turbopump::transport::QuicTransport;
 use turbopump::{
-    Config, Mirrors, Node, NodeId, PeerStats, Standing, Stats,
+    Config, FetchStats, Mirrors, Node, NodeId, PeerStats, Standing, Stats,
     partition::Everywhere,
     storage::{Durability, FileStorage, MemoryStorage},
     transport::{Transport, UdpTransport, UdtTransport},
@@ -60,8 +60,6 @@ pub struct App {
     pub node: Node,
     /// What the gate counts.
     pub gate_stats: Arc<GateStats>,
-    /// The longest value, in bytes.
-    pub max_value_bytes: u64,
     /// Mirrors of a write that names none.
     pub default_mirrors: Mirrors,
     /// Whether every key lives on every node.
@@ -80,6 +78,7 @@ impl App {
             Standing::Removed => "removed",
         };
         let peers: Vec<Value> = stats.peers.iter().map(peer).collect();
+        let fetches: Vec<Value> = stats.fetches.iter().map(fetch).collect();
         let waits_for: Vec<&str> = stats.burial_waits_for.iter().map(NodeId::as_str).collect();
         json!({
             "state": state,
@@ -98,6 +97,7 @@ impl App {
             "handoff": stats.handoff,
             "moving_percent": stats.moving_percent,
             "transfers": stats.transfers,
+            "fetches": fetches,
             "checking_store": stats.doubts,
             "safe_to_stop": stats.safe_to_stop,
             "peers": peers,
@@ -105,6 +105,16 @@ impl App {
             "uptime_ms": self.started.elapsed().as_millis() as u64,
         })
     }
+}
+
+fn fetch(f: &FetchStats) -> Value {
+    json!({
+        "name": f.key.as_str(),
+        "version": f.version.to_string(),
+        "from": f.from.as_str(),
+        "bytes": f.done_bytes,
+        "size": f.total_bytes,
+    })
 }
 
 fn peer(p: &PeerStats) -> Value {
@@ -136,7 +146,6 @@ pub fn run(args: &Args) -> Result<(), String> {
     let app = Arc::new(App {
         node: node.clone(),
         gate_stats: gate_stats.clone(),
-        max_value_bytes: args.max_value,
         default_mirrors: args.mirrors,
         is_clone: args.clone,
         started: Instant::now(),
@@ -226,7 +235,8 @@ fn start_node(args: &Args) -> Result<Node, String> {
     let config = Config {
         mirrors: args.mirrors,
         ack: args.ack,
-        max_value_bytes: args.max_value,
+        max_value_bytes: Config::default().max_value_bytes.min(args.max_value),
+        max_stream_bytes: args.max_value,
         sync_interval: Duration::from_millis(args.sync_interval),
         bury_after: Duration::from_millis(args.bury_after),
         scrub_interval: Duration::from_millis(args.scrub_interval),

@@ -5,7 +5,8 @@
 //! or the router when a function returns early with an answer.
 //!
 //! None of them blocks, save for a read of what this node holds itself, which goes straight to
-//! storage: no hop.
+//! storage: no hop. Long bodies are copied on the thread that they came on, into a writer and out of a
+//! reader, and never held whole.
 
 mod cluster;
 mod import;
@@ -13,7 +14,10 @@ mod listing;
 mod reading;
 mod writing;
 
-use std::sync::Arc;
+use std::{
+    io::{Read, Write},
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -26,7 +30,7 @@ pub use reading::{read, wait};
 pub use writing::{delete, drop_key, write};
 
 use crate::{
-    gate::{Exchange, Origin, Reply},
+    gate::{CopyError, Exchange, Origin, Reply},
     outcome,
     reply::Conditions,
 };
@@ -50,6 +54,23 @@ impl Question {
         if let Some(exchange) = exchange {
             exchange.respond(reply);
         }
+    }
+
+    /// Answers with so many bytes of a reader, if nobody did.
+    fn answer_from(&self, reply: Reply, length: u64, reader: Box<dyn Read + Send>) {
+        let exchange = self.0.lock().take();
+        if let Some(exchange) = exchange {
+            exchange.respond_from(reply, length, reader);
+        }
+    }
+
+    fn is_streaming(&self) -> bool {
+        self.0.lock().as_ref().is_some_and(Exchange::is_streaming)
+    }
+
+    /// Copies a body that streams. Blocks, and whoever wants to answer meanwhile.
+    fn copy_body(&self, to: &mut dyn Write) -> Result<u64, CopyError> {
+        self.0.lock().as_mut().map_or(Err(CopyError::BrokeOff), |exchange| exchange.copy_body(to))
     }
 
     fn take_body(&self) -> Bytes {

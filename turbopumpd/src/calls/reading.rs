@@ -1,11 +1,14 @@
 //! Calls that read a key.
 
-use std::sync::Arc;
+use std::{
+    io::{Seek, SeekFrom},
+    sync::Arc,
+};
 
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use bytes::Bytes;
 use serde_json::{Value, json};
-use turbopump::{Dot, Read, ReadError, Reading, Record};
+use turbopump::{Dot, Key, Node, Read, ReadError, Reading, Record};
 
 use super::{Begun, Question, begun};
 use crate::{
@@ -24,18 +27,51 @@ pub fn read(app: &Arc<App>, params: &Params, question: Question) -> Begun {
     if is_local {
         get = get.local_only();
     }
-    let conditions = question.conditions();
-    let answer = move |result: Result<Reading, ReadError>| match result {
-        Ok(reading) => found(&reading, &wanted, &conditions),
-        Err(e) => outcome::not_read(&e),
+    if !wanted.all {
+        get = get.without_long();
+    }
+    let (conditions, node) = (question.conditions(), app.node.clone());
+    let answer = move |question: &Question, result: Result<Reading, ReadError>| match result {
+        Ok(reading) => match found(&reading, &wanted, &conditions) {
+            Found::Answer(reply) => question.answer(reply),
+            Found::Long(record, headers) => long(&node, question, &key, record, headers, &conditions),
+        },
+        Err(e) => question.answer(outcome::not_read(&e)),
     };
     match get.now() {
         Ok(result) => {
-            question.answer(answer(result));
+            answer(&question, result);
             Ok(())
         }
-        Err(get) => begun(get.submit(move |result| question.answer(answer(result)))),
+        Err(get) => begun(get.submit(move |result| answer(&question, result))),
     }
+}
+
+/// A value that is not at hand: it is read while it is sent.
+fn long(
+    node: &Node,
+    question: &Question,
+    key: &Key,
+    record: &Record,
+    headers: Headers,
+    conditions: &Conditions,
+) {
+    let (reply, part) = conditions.judge(headers, record.version.len);
+    let Some((first, len)) = part else { return question.answer(reply) };
+    let mut reader = node.reader_of(key, record);
+    match reader.seek(SeekFrom::Start(first)) {
+        Ok(_) => question.answer_from(reply, len, Box::new(reader)),
+        Err(e) => question.answer(reply::error(500, "storage", format!("The value can't be read: {e}."))),
+    }
+}
+
+type Headers = Vec<(&'static str, String)>;
+
+/// What a read comes to.
+enum Found<'a> {
+    Answer(Reply),
+    /// This value, with these headers.
+    Long(&'a Record, Headers),
 }
 
 struct Wanted {
@@ -43,7 +79,7 @@ struct Wanted {
     all: bool,
 }
 
-fn found(siblings: &Reading, wanted: &Wanted, conditions: &Conditions) -> Reply {
+fn found<'a>(siblings: &'a Reading, wanted: &Wanted, conditions: &Conditions) -> Found<'a> {
     let live: Vec<&Record> = siblings.values().collect();
     if wanted.all && !live.is_empty() {
         let list: Vec<Value> =
@@ -51,7 +87,7 @@ fn found(siblings: &Reading, wanted: &Wanted, conditions: &Conditions) -> Reply 
         let mut reply = reply::ok(&Value::Array(list));
         reply.headers.push(("Turbopump-Context", siblings.context().to_string()));
         reply.headers.push(("Turbopump-Siblings", live.len().to_string()));
-        return reply;
+        return Found::Answer(reply);
     }
     let record = match wanted.version {
         Some(version) => live.iter().find(|r| r.version.dot == version).copied(),
@@ -70,12 +106,12 @@ fn found(siblings: &Reading, wanted: &Wanted, conditions: &Conditions) -> Reply 
             // Of a deleted key: what it takes to write it again.
             reply.headers.push(("Turbopump-Context", siblings.context().to_string()));
         }
-        return reply;
+        return Found::Answer(reply);
     };
     let headers = reply::version_headers(siblings, record, live.len());
     match &record.value {
-        Some(value) => conditions.answer(headers, value.clone()),
-        None => reply::error(500, "storage", "The value could not be read whole; try again."),
+        Some(value) => Found::Answer(conditions.answer(headers, value.clone())),
+        None => Found::Long(record, headers),
     }
 }
 

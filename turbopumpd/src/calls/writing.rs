@@ -1,44 +1,66 @@
 //! Calls that change a key.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use bytes::Bytes;
 use serde_json::json;
-use turbopump::{Key, WriteError, Written};
+use turbopump::{Ack, Context, Key, Mirrors, WriteError, Written, operations::Put};
 
 use super::{Begun, Question, begun};
-use crate::{gate::Reply, outcome, params::Params, reply, server::App};
+use crate::{
+    gate::{CopyError, Reply},
+    outcome,
+    params::Params,
+    reply,
+    server::App,
+};
 
-/// `POST /write`.
+/// `POST /write`. A long body goes to storage as it comes.
 pub fn write(app: &Arc<App>, params: &Params, question: Question) -> Begun {
-    let value = question.take_body();
-    store(app, params, question, |_| Ok(value))
+    let options = WriteOptions::parse(params)?;
+    if !question.is_streaming() {
+        let put = app.node.put(&options.key, question.take_body());
+        return options.submit(put, question);
+    }
+    let mut writer = app.node.writer(&options.key).map_err(|e| outcome::refused(&e))?;
+    match question.copy_body(&mut writer) {
+        Ok(_) => options.submit(writer.finish().map_err(|e| outcome::not_kept(&e))?, question),
+        Err(CopyError::NotWritten(e)) => Err(outcome::not_kept(&e)),
+        // The client is gone, and what it sent goes with the writer.
+        Err(CopyError::BrokeOff) => Ok(()),
+    }
 }
 
-/// Writes a value that is looked for once the parameters turned out to be right.
-pub(super) fn store(
-    app: &Arc<App>,
-    params: &Params,
-    question: Question,
-    value: impl FnOnce(&App) -> Result<Bytes, Reply>,
-) -> Begun {
-    let key = params.key()?;
-    let (mirrors, ack) = (params.mirrors()?, params.ack()?);
-    let (context, ttl) = (params.context()?, params.ttl()?);
-    let mut put = app.node.put(&key, value(app)?);
-    if let Some(mirrors) = mirrors {
-        put = put.mirrors(mirrors.0);
+/// What a write may say.
+pub(super) struct WriteOptions {
+    pub(super) key: Key,
+    mirrors: Option<Mirrors>,
+    ack: Option<Ack>,
+    context: Option<Context>,
+    ttl: Option<Duration>,
+}
+
+impl WriteOptions {
+    pub(super) fn parse(params: &Params) -> Result<Self, Reply> {
+        let (key, mirrors, ack) = (params.key()?, params.mirrors()?, params.ack()?);
+        Ok(Self { key, mirrors, ack, context: params.context()?, ttl: params.ttl()? })
     }
-    if let Some(ack) = ack {
-        put = put.ack(ack);
+
+    pub(super) fn submit(self, mut put: Put, question: Question) -> Begun {
+        if let Some(mirrors) = self.mirrors {
+            put = put.mirrors(mirrors.0);
+        }
+        if let Some(ack) = self.ack {
+            put = put.ack(ack);
+        }
+        if let Some(context) = self.context {
+            put = put.context(context);
+        }
+        if let Some(ttl) = self.ttl {
+            put = put.expires_in(ttl);
+        }
+        let key = self.key;
+        begun(put.submit(move |result| question.answer(written(&key, result))))
     }
-    if let Some(context) = context {
-        put = put.context(context);
-    }
-    if let Some(ttl) = ttl {
-        put = put.expires_in(ttl);
-    }
-    begun(put.submit(move |result| question.answer(written(&key, result))))
 }
 
 /// `POST /delete`.

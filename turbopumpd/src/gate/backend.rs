@@ -5,15 +5,16 @@
 //!      <===============================================  Exchange::respond, from any thread
 //! ```
 //!
-//! A handler must not block: it passes the [`Exchange`] on to whoever will answer. Bodies that
-//! stream are collected on a thread of their own first, and answers too long for a socket's
-//! buffer are written on one, so that neither a slow sender nor a slow reader holds up others.
+//! A handler must not block: it passes the [`Exchange`] on to whoever will answer. Requests whose bodies
+//! stream are handled on a thread of their own, which may block to read them, and answers too long for a
+//! socket's buffer are written on one, so that neither a slow sender nor a slow reader holds up others.
+//! An answer that breaks off within its body ends its connection: nothing else would tell the client.
 //!
 //! Each request carries a header of the gate with a secret of this process: what does not have
 //! it did not come through the gate and gets nothing.
 
 use std::{
-    io::{self, Cursor},
+    io::{self, Cursor, Read, Write},
     os::unix::fs::PermissionsExt,
     panic::{AssertUnwindSafe, catch_unwind},
     path::PathBuf,
@@ -34,12 +35,16 @@ use super::Origin;
 /// Answers up to this length fit the buffer of a lane's socket, so writing them never blocks.
 const INLINE_ANSWER_BYTES: usize = 32 * 1024;
 
+/// Bytes of a long body that are read at once.
+const COPIED_BYTES: usize = 64 * 1024;
+
 /// The header that carries the secret, the origin and the kind. Short: it is in every request.
 pub(super) const GATE_HEADER: &str = "G";
 
 /// Answers requests.
 pub trait Handler: Send + Sync + 'static {
-    /// Takes one request. Called from a few threads; must not block.
+    /// Takes one request. Called from a few threads; must not block, unless its body
+    /// [streams](Exchange::is_streaming).
     fn handle(&self, exchange: Exchange);
 }
 
@@ -64,7 +69,19 @@ pub struct Reply {
 pub struct Exchange {
     request: Option<Request>,
     body: Bytes,
-    origin: Origin,
+    /// The body is still to be read.
+    is_streaming: bool,
+    came: Came,
+    shared: Arc<Shared>,
+}
+
+/// Why a body was not copied.
+#[derive(Debug)]
+pub enum CopyError {
+    /// It broke off: there is nobody to answer.
+    BrokeOff,
+    /// It could not be written.
+    NotWritten(io::Error),
 }
 
 impl Exchange {
@@ -85,10 +102,27 @@ impl Exchange {
 
     /// Which kind of socket it came through.
     pub fn origin(&self) -> Origin {
-        self.origin
+        self.came.origin
     }
 
-    /// The whole body.
+    /// Whether the body is long, and to be read with [`copy_body`](Self::copy_body).
+    pub fn is_streaming(&self) -> bool {
+        self.is_streaming
+    }
+
+    /// Copies a body that streams, as it comes. Blocks; the answer may be given before, or without.
+    ///
+    /// # Errors
+    /// [`CopyError`]: what was written so far is a part of a body, or of none.
+    pub fn copy_body(&mut self, to: &mut dyn Write) -> Result<u64, CopyError> {
+        if !std::mem::take(&mut self.is_streaming) {
+            return Err(CopyError::BrokeOff);
+        }
+        let request = self.request.as_mut().ok_or(CopyError::BrokeOff)?;
+        copy_marked(request.as_reader(), self.shared.secret.as_bytes(), to)
+    }
+
+    /// The whole body, where it does not stream.
     pub fn take_body(&mut self) -> Bytes {
         std::mem::take(&mut self.body)
     }
@@ -97,6 +131,25 @@ impl Exchange {
     pub fn respond(mut self, reply: Reply) {
         if let Some(request) = self.request.take() {
             respond(request, reply);
+        }
+    }
+
+    /// Answers with so many bytes of a reader, on a thread of its own. The body of `reply` is not used.
+    pub fn respond_from(mut self, reply: Reply, length: u64, reader: Box<dyn Read + Send>) {
+        let Some(request) = self.request.take() else { return };
+        let (shared, client) = (self.shared.clone(), self.came.client);
+        let write = move || {
+            let failed = Arc::new(AtomicBool::new(false));
+            let watched = Watched { reader, left: length, failed: failed.clone() };
+            // The length is an `usize` there; this runs on 64 bits.
+            write_answer(request, reply.status, &reply.headers, watched, length as usize);
+            if failed.load(Ordering::Acquire) {
+                (shared.lost)(client);
+            }
+        };
+        // Where no thread can be had, the request was dropped with its closure and answers 500.
+        if let Err(e) = thread::Builder::new().name("gate-answer".into()).spawn(write) {
+            log::error!("no thread for a long answer: {e}");
         }
     }
 
@@ -122,33 +175,65 @@ impl Drop for Exchange {
 }
 
 fn respond(request: Request, reply: Reply) {
-    if reply.body.len() <= INLINE_ANSWER_BYTES {
-        write_answer(request, reply);
-        return;
+    let Reply { status, headers, body } = reply;
+    let length = body.len();
+    let write = move || write_answer(request, status, &headers, Cursor::new(body), length);
+    if length <= INLINE_ANSWER_BYTES {
+        return write();
     }
     // Where no thread can be had, the request was dropped with its closure and answers 500.
-    let spawned =
-        thread::Builder::new().name("gate-answer".into()).spawn(move || write_answer(request, reply));
+    let spawned = thread::Builder::new().name("gate-answer".into()).spawn(write);
     if let Err(e) = spawned {
         log::error!("no thread for a long answer: {e}");
     }
 }
 
-fn write_answer(request: Request, reply: Reply) {
-    let length = reply.body.len();
-    let mut headers = Vec::with_capacity(reply.headers.len() + 1);
-    for (name, value) in &reply.headers {
+fn write_answer(
+    request: Request,
+    status: u16,
+    lines: &[(&'static str, String)],
+    body: impl Read,
+    length: usize,
+) {
+    let mut headers = Vec::with_capacity(lines.len() + 1);
+    for (name, value) in lines {
         // Control characters in a value would begin a header or an answer of their own.
         let value: Vec<u8> =
             value.bytes().map(|b| if (0x20..=0x7e).contains(&b) { b } else { b'?' }).collect();
         headers.extend(Header::from_bytes(name.as_bytes(), value));
     }
     headers.extend(Header::from_bytes(&b"Server"[..], &b"turbopumpd"[..]));
-    let response =
-        Response::new(StatusCode(reply.status), headers, Cursor::new(reply.body), Some(length), None)
-            .with_chunked_threshold(usize::MAX);
+    let response = Response::new(StatusCode(status), headers, body, Some(length), None)
+        .with_chunked_threshold(usize::MAX);
     if let Err(e) = request.respond(response) {
         log::debug!("an answer was not taken: {e}");
+    }
+}
+
+/// Just so many bytes of a reader, and whether they all came.
+struct Watched {
+    reader: Box<dyn Read + Send>,
+    left: u64,
+    failed: Arc<AtomicBool>,
+}
+
+impl Read for Watched {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let len = buffer.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
+        if len == 0 {
+            return Ok(0);
+        }
+        let read = self.reader.read(&mut buffer[..len]);
+        match &read {
+            Ok(0) => self.failed.store(true, Ordering::Release),
+            Ok(n) => self.left -= *n as u64,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => {
+                log::warn!("an answer breaks off: {e}");
+                self.failed.store(true, Ordering::Release);
+            }
+        }
+        read
     }
 }
 
@@ -163,7 +248,14 @@ pub(super) enum Kind {
     Marked,
 }
 
-/// The value of [`GATE_HEADER`].
+/// Where a request came from: the gate's name for the client, which is not used again soon.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Came {
+    origin: Origin,
+    client: usize,
+}
+
+/// The value of [`GATE_HEADER`], without the client, which follows as a hexadecimal number.
 pub(super) fn gate_value(secret: &str, origin: Origin, kind: Kind) -> String {
     let origin = match origin {
         Origin::Tcp => 't',
@@ -177,19 +269,17 @@ pub(super) fn gate_value(secret: &str, origin: Origin, kind: Kind) -> String {
     format!("{secret}{origin}{kind}")
 }
 
-fn parse_gate_value(secret: &str, value: &str) -> Option<(Origin, Kind)> {
-    match value.strip_prefix(secret)?.as_bytes() {
-        [origin, kind] => {
-            let origin = if *origin == b'u' { Origin::Unix } else { Origin::Tcp };
-            let kind = match kind {
-                b'p' => Kind::Probe,
-                b'h' => Kind::Held,
-                _ => Kind::Marked,
-            };
-            Some((origin, kind))
-        }
-        _ => None,
-    }
+fn parse_gate_value(secret: &str, value: &str) -> Option<(Came, Kind)> {
+    let [origin, kind, client @ ..] = value.strip_prefix(secret)?.as_bytes() else { return None };
+    let origin = if *origin == b'u' { Origin::Unix } else { Origin::Tcp };
+    let kind = match kind {
+        b'p' => Kind::Probe,
+        b'h' => Kind::Held,
+        _ => Kind::Marked,
+    };
+    let client = std::str::from_utf8(client).ok()?;
+    let client = if client.is_empty() { 0 } else { usize::from_str_radix(client, 16).ok()? };
+    Some((Came { origin, client }, kind))
 }
 
 /// The running `tiny_http`, and what it takes to start another.
@@ -203,17 +293,26 @@ pub(super) struct Backend {
 struct Shared {
     secret: String,
     handler: Box<dyn Handler>,
+    lost: Lost,
     stopping: AtomicBool,
 }
 
+/// Tells the gate that the answer to a client broke off.
+pub(super) type Lost = Box<dyn Fn(usize) + Send + Sync>;
+
 impl Backend {
     /// Prepares the private folder. Nothing runs yet.
-    pub(super) fn new(handler: Box<dyn Handler>, secret: String, threads: usize) -> io::Result<Self> {
+    pub(super) fn new(
+        handler: Box<dyn Handler>,
+        secret: String,
+        threads: usize,
+        lost: Lost,
+    ) -> io::Result<Self> {
         let folder = tempfile::Builder::new()
             .prefix("turbopumpd-")
             .permissions(std::fs::Permissions::from_mode(0o700))
             .tempdir()?;
-        let shared = Arc::new(Shared { secret, handler, stopping: AtomicBool::new(false) });
+        let shared = Arc::new(Shared { secret, handler, lost, stopping: AtomicBool::new(false) });
         Ok(Self { shared, servers: Mutex::new(Vec::new()), threads, folder })
     }
 
@@ -256,12 +355,16 @@ fn serve(server: &Server, shared: &Arc<Shared>) {
 
 fn take_in(mut request: Request, shared: &Arc<Shared>) {
     let header = request.headers().iter().find(|h| h.field.equiv(GATE_HEADER)).map(|h| h.value.as_str());
-    let Some((origin, kind)) = header.and_then(|v| parse_gate_value(&shared.secret, v)) else {
+    let Some((came, kind)) = header.and_then(|v| parse_gate_value(&shared.secret, v)) else {
         log::error!("a request came around the gate; it was refused");
         let _ = request.respond(Response::empty(403));
         return;
     };
     let length = request.body_length().unwrap_or(0);
+    let handle = move |request, body: Vec<u8>, is_streaming, shared: &Arc<Shared>| {
+        let (request, body, its) = (Some(request), body.into(), shared.clone());
+        shared.handler.handle(Exchange { request, body, is_streaming, came, shared: its });
+    };
     match kind {
         Kind::Probe => {
             let _ = request.respond(Response::empty(204));
@@ -271,15 +374,13 @@ fn take_in(mut request: Request, shared: &Arc<Shared>) {
             if length > 0 && request.as_reader().read_exact(&mut body).is_err() {
                 return;
             }
-            shared.handler.handle(Exchange { request: Some(request), body: body.into(), origin });
+            handle(request, body, false, shared);
         }
         Kind::Marked => {
             let shared = shared.clone();
-            let spawned = thread::Builder::new().name("gate-body".into()).spawn(move || {
-                if let Some(body) = collect(&mut request, &shared.secret) {
-                    shared.handler.handle(Exchange { request: Some(request), body: body.into(), origin });
-                }
-            });
+            let spawned = thread::Builder::new()
+                .name("gate-body".into())
+                .spawn(move || handle(request, Vec::new(), true, &shared));
             if let Err(e) = spawned {
                 log::error!("no thread for a long body: {e}");
             }
@@ -287,26 +388,32 @@ fn take_in(mut request: Request, shared: &Arc<Shared>) {
     }
 }
 
-/// Reads a body to its end. The mark proves that it was the end: a lane that breaks inside a
+/// Copies a body to its end. The mark proves that it was the end: a lane that breaks inside a
 /// chunk looks like an end to `tiny_http`.
-fn collect(request: &mut Request, secret: &str) -> Option<Vec<u8>> {
-    let mut body = Vec::new();
-    request.as_reader().read_to_end(&mut body).ok()?;
-    let length = body.len().checked_sub(secret.len())?;
-    (&body[length..] == secret.as_bytes()).then(|| {
-        body.truncate(length);
-        body
-    })
+fn copy_marked(from: &mut dyn Read, mark: &[u8], to: &mut dyn Write) -> Result<u64, CopyError> {
+    let mut buffer = vec![0; COPIED_BYTES + mark.len()];
+    let (mut held, mut copied) = (0, 0);
+    loop {
+        match from.read(&mut buffer[held..]) {
+            Ok(0) => break,
+            Ok(n) => held += n,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(_) => return Err(CopyError::BrokeOff),
+        }
+        let Some(ready) = held.checked_sub(mark.len()) else { continue };
+        to.write_all(&buffer[..ready]).map_err(CopyError::NotWritten)?;
+        buffer.copy_within(ready..held, 0);
+        (held, copied) = (mark.len(), copied + ready as u64);
+    }
+    match buffer[..held] == *mark {
+        true => Ok(copied),
+        false => Err(CopyError::BrokeOff),
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        io::{Read, Write},
-        net::Shutdown,
-        os::unix::net::UnixStream,
-        sync::mpsc,
-    };
+    use std::{net::Shutdown, os::unix::net::UnixStream, sync::mpsc};
 
     use super::*;
 
@@ -324,10 +431,14 @@ mod tests {
     fn a_handler_sees_whole_bodies_that_came_through_the_gate_and_nothing_else() {
         let (sender, bodies) = mpsc::channel();
         let handler = move |mut exchange: Exchange| {
-            sender.send(exchange.take_body()).unwrap();
+            let mut body = Vec::new();
+            if exchange.copy_body(&mut body).is_err() {
+                return;
+            }
+            sender.send(Bytes::from(body)).unwrap();
             exchange.respond(Reply { status: 200, headers: vec![], body: Bytes::new() });
         };
-        let backend = Backend::new(Box::new(handler), "secret".into(), 2).unwrap();
+        let backend = Backend::new(Box::new(handler), "secret".into(), 2, Box::new(|_| {})).unwrap();
         let path = backend.start_server().unwrap();
         let head =
             |value: &str| format!("POST /x HTTP/1.1\r\nG: {value}\r\nTransfer-Encoding: chunked\r\n\r\n");

@@ -8,7 +8,7 @@
 use std::{
     collections::VecDeque,
     fs::File,
-    io,
+    io::{self, Write},
     time::{Duration, Instant},
 };
 
@@ -49,18 +49,19 @@ pub(super) struct GateLines {
 
 impl GateLines {
     pub(super) fn new(secret: &str) -> Self {
-        let line =
-            |origin, kind| format!("{GATE_HEADER}: {}\r\n", gate_value(secret, origin, kind)).into_bytes();
+        let line = |origin, kind| format!("{GATE_HEADER}: {}", gate_value(secret, origin, kind)).into_bytes();
         let both = |kind| [line(Origin::Tcp, kind), line(Origin::Unix, kind)];
         let mut probe = b"GET / HTTP/1.1\r\n".to_vec();
         probe.extend(line(Origin::Tcp, Kind::Probe));
-        probe.extend_from_slice(b"\r\n");
+        probe.extend_from_slice(b"\r\n\r\n");
         Self { held: both(Kind::Held), marked: both(Kind::Marked), probe }
     }
 
-    pub(super) fn append(&self, head: &mut Vec<u8>, origin: Origin, kind: Kind) {
+    pub(super) fn append(&self, head: &mut Vec<u8>, origin: Origin, kind: Kind, client: SlotId) {
         let lines = if kind == Kind::Held { &self.held } else { &self.marked };
         head.extend_from_slice(&lines[usize::from(origin == Origin::Unix)]);
+        // Into a Vec, which takes everything.
+        let _ = write!(head, "{:x}\r\n", pack(Place::Client, client).0);
     }
 }
 

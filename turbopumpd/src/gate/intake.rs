@@ -132,7 +132,7 @@ impl Looper {
     /// Adds what the gate itself has to say to a head, and ends it.
     fn finish_head(&mut self, head: &mut Vec<u8>, id: SlotId, kind: Kind, length: Option<usize>) {
         let Some(client) = self.clients.get_mut(id) else { return };
-        self.gate_lines.append(head, client.origin, kind);
+        self.gate_lines.append(head, client.origin, kind, id);
         match length {
             Some(0) => head.extend_from_slice(b"\r\n"),
             Some(n) => head.extend_from_slice(format!("Content-Length: {n}\r\n\r\n").as_bytes()),
@@ -201,6 +201,8 @@ impl Looper {
         let lane_id = *lane_id;
         let Some(lane) = self.lanes.get_mut(lane_id) else { return false };
         if lane.output.len() > self.limits.held_body_bytes {
+            // It is the handler that is slow, not the client.
+            client.deadline = Some(self.now + self.limits.body_idle);
             return false;
         }
         if let Err(refusal) = body.take(&mut client.input) {

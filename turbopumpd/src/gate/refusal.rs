@@ -38,7 +38,11 @@ impl Refusal {
 
     /// 413: the body is longer than this daemon takes.
     pub(super) fn too_large(limit_bytes: u64) -> Self {
-        Self::new(413, "too_large", format!("The body is longer than the limit of {limit_bytes} bytes."))
+        Self::new(
+            413,
+            "too_large",
+            format!("The body is longer than max-value, the limit of {limit_bytes} bytes."),
+        )
     }
 
     /// 503: more requests at once than there is room for.

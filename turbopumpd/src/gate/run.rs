@@ -221,6 +221,12 @@ impl Looper {
 
     fn take_command(&mut self) {
         let command = *self.shared.command.lock();
+        let lost = std::mem::take(&mut *self.shared.lost.lock());
+        for client in lost {
+            if let (Place::Client, id) = unpack(Token(client)) {
+                self.drop_client(id);
+            }
+        }
         if command.drain && !self.draining {
             self.draining = true;
             self.listeners.clear();
