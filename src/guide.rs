@@ -337,7 +337,10 @@
 //!
 //! - A key has 1 to 1,024 bytes of UTF-8.
 //! - A value is held in memory while it is written or read as a whole: 64 MiB at most by default,
-//!   1 GiB at most at all.
+//!   1 GiB at most at all. With a [writer](crate::Node::writer) and a [reader](crate::Node::reader) it is
+//!   as long as the disks have room for, 1 TiB by default. Its mirrors fetch it in pieces, and go on where
+//!   they were after a broken link or a restart (in the file store from 8 MiB on). With the memory
+//!   store it is in memory, of course.
 //! - The names and versions of all keys that a node holds are in its memory.
 //! - Members are pinged one by one: made for tens of nodes. The UDT transport has threads for
 //!   every peer.

@@ -14,7 +14,7 @@ const FEW_KIB: u64 = 24 * 1024;
 
 #[test]
 fn defect_1_a_promise_of_30_gb_is_refused_and_allocates_nothing() {
-    let mut daemon = Daemon::start(&[]);
+    let mut daemon = Daemon::start(&["--max-value", "67108864"]);
     let before = daemon.peak_kib();
     let mut client = daemon.connect();
     let refused = client.ask("POST /write?name=a HTTP/1.1\r\nHost: x\r\nContent-Length: 30000000000\r\n\r\n");

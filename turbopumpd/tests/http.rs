@@ -91,7 +91,7 @@ fn bodies_come_with_a_length_in_chunks_or_after_a_continue() {
 
     let refused = daemon
         .connect()
-        .ask("PUT /write?name=big HTTP/1.1\r\nContent-Length: 99999999999\r\nExpect: 100-continue\r\n\r\n");
+        .ask("PUT /write?name=big HTTP/1.1\r\nContent-Length: 9999999999999\r\nExpect: 100-continue\r\n\r\n");
     assert_eq!(refused.status, 413, "refused before the body is sent");
     let refused =
         daemon.connect().ask("PUT /write?name=a HTTP/1.1\r\nContent-Length: 1\r\nExpect: magic\r\n\r\n");
