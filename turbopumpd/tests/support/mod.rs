@@ -285,6 +285,11 @@ impl Client {
         Ok(n)
     }
 
+    /// Drops what was read and not looked at.
+    pub fn forget(&mut self) {
+        self.unread.clear();
+    }
+
     /// Everything up to the end of the connection.
     pub fn read_to_end(&mut self) -> Vec<u8> {
         while matches!(self.read_some(), Ok(n) if n > 0) {}
