@@ -11,7 +11,7 @@ use turbopump::{
 };
 
 use crate::{
-    common::{all_up, cluster, eventually, udp},
+    common::{all_up, cluster, eventually, udp_at},
     support::next,
 };
 
@@ -173,7 +173,7 @@ fn a_file_becomes_a_value() {
 
 #[test]
 fn a_node_that_does_not_hold_a_value_reads_it_in_pieces_and_keeps_nothing() {
-    let nodes = cluster(4, udp, |_, b| b);
+    let nodes = cluster(4, udp_at, |_, b| b);
     all_up(&nodes);
     let mut writer = nodes[0].writer("k").unwrap();
     writer.write_all(&noise(LEN)).unwrap();

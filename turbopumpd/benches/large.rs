@@ -164,7 +164,7 @@ impl Receiver {
 
 /// Takes frames, and answers the last one.
 fn receive() {
-    let total: usize = env::args().last().and_then(|arg| arg.parse().ok()).expect("a number of frames");
+    let total: usize = env::args().next_back().and_then(|arg| arg.parse().ok()).expect("a number of frames");
     let mut own = Loop::start();
     println!("{}", own.addr);
     let mut count = 0;
@@ -194,7 +194,8 @@ impl Loop {
         let poll = Poll::new().expect("a poll");
         let waker = Waker::new(poll.registry(), Token(1)).expect("a waker").into();
         let mut transport = UdtTransport::bind((Ipv4Addr::LOCALHOST, 0).into());
-        let context = TransportContext { registry: poll.registry(), token: Token(0), waker };
+        let identity = turbopump::Identity::generate().into();
+        let context = TransportContext { registry: poll.registry(), token: Token(0), waker, identity };
         let addr = transport.start(context).expect("a port");
         Self { poll, transport, addr }
     }

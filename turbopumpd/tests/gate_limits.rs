@@ -92,3 +92,46 @@ fn a_handler_that_panics_or_forgets_answers_500_and_the_next_request_is_served()
     assert!(!evil.headers.contains_key("evil"), "{:?}", evil.headers);
     gate.stop(Duration::from_secs(1));
 }
+
+#[test]
+fn an_answer_that_breaks_off_ends_its_connection_and_no_other() {
+    // Goal: a client never waits for bytes that will not come, nor takes a part for the whole. Method: a reader
+    // that fails in the middle, one that ends too early, and one that is whole.
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("sock");
+    let answer = |exchange: Exchange| {
+        use std::io::{Error, Read, repeat};
+        struct Fails;
+        impl Read for Fails {
+            fn read(&mut self, _: &mut [u8]) -> std::io::Result<usize> {
+                Err(Error::other("on purpose"))
+            }
+        }
+        let reader: Box<dyn Read + Send> = match exchange.target() {
+            "/fails" => Box::new(repeat(7).take(500_000).chain(Fails)),
+            "/ends" => Box::new(repeat(7).take(500_000)),
+            _ => Box::new(repeat(7)),
+        };
+        exchange.respond_from(ok(), 1_000_000, reader);
+    };
+    let gate = Gate::start(GateParts {
+        listeners: vec![Listener::bind(&ListenAt::Unix(path.clone()), 0o600).unwrap()],
+        limits: Limits::default(),
+        stats: Arc::default(),
+        token: None,
+        is_long: |_| false,
+        handler_threads: 1,
+        handler: Box::new(answer),
+    })
+    .unwrap();
+    let mut other = Client::unix(&path);
+    assert_eq!(other.get("/whole").body.len(), 1_000_000);
+    for target in ["/fails", "/ends"] {
+        let mut client = Client::unix(&path);
+        client.send(format!("GET {target} HTTP/1.1\r\nHost: x\r\n\r\n"));
+        let got = client.read_to_end();
+        assert!(got.starts_with(b"HTTP/1.1 200 ") && got.len() < 501_000, "{target}: {} bytes", got.len());
+    }
+    assert_eq!(other.get("/whole").body.len(), 1_000_000);
+    gate.stop(Duration::from_secs(1));
+}

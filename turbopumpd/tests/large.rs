@@ -127,6 +127,20 @@ fn a_body_that_breaks_off_or_is_too_long_leaves_nothing() {
 }
 
 #[test]
+fn a_long_file_is_imported_and_does_not_change_with_its_original() {
+    let cluster = Cluster::start(1, &[UDP, &["--store", "file"]].concat());
+    let (node, home) = (&cluster.nodes[0], cluster.folders[0].path());
+    let path = home.join("original");
+    let value: Vec<u8> = (0..10).flat_map(mib).collect();
+    std::fs::write(&path, &value).unwrap();
+    let copied = node.post(&format!("/copy?name=c&path={}", path.display()), b"");
+    assert_eq!((copied.status, &copied.json()["size"]), (200, &value.len().into()));
+    std::fs::write(&path, b"changed afterwards").unwrap();
+    assert!(node.get("/read?name=c").body == value);
+    assert_eq!(staged(home), 0);
+}
+
+#[test]
 fn a_receiver_that_is_killed_goes_on_where_it_was() {
     // Goal: what was fetched before a kill is not fetched again. Method: kill the receiver when a third has
     // come, start it again, and count what it fetches from then on.
