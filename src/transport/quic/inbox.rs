@@ -8,7 +8,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::{Buf, Bytes};
 use quinn_proto::{Connection, Dir, ReadError, StreamId};
 
-use super::{limits::MAX_FRAME_BYTES, outbox::LENGTH_BYTES};
+use super::{
+    limits::MAX_FRAME_BYTES,
+    outbox::{LENGTH_BYTES, PADDING},
+};
 
 /// Bytes taken from a stream at once, at most.
 const CHUNK_BYTES: usize = 64 * 1_024;
@@ -103,12 +106,13 @@ impl Ordered {
             self.length[self.length_bytes] = self.rest.get_u8();
             self.length_bytes += 1;
         }
-        let length = u32::from_be_bytes(self.length) as usize;
+        let length = u32::from_be_bytes(self.length);
+        let (is_padding, length) = (length & PADDING != 0, (length & !PADDING) as usize);
         if length == 0 || length > MAX_FRAME_BYTES {
             return Err(Broken);
         }
         let part = (length - self.frame.len()).min(self.rest.len());
-        if self.frame.is_empty() && part == length {
+        if self.frame.is_empty() && part == length && !is_padding {
             self.length_bytes = 0;
             let frame = Bytes::copy_from_slice(&self.rest[..length]);
             self.rest.advance(length);
@@ -120,7 +124,11 @@ impl Ordered {
             return Ok(None);
         }
         self.length_bytes = 0;
-        Ok(Some(std::mem::take(&mut self.frame).into()))
+        let frame = std::mem::take(&mut self.frame);
+        match is_padding {
+            true => self.next(),
+            false => Ok(Some(frame.into())),
+        }
     }
 }
 

@@ -39,6 +39,12 @@ pub(super) const HANDSHAKES_PER_SECOND: u32 = 200;
 pub(super) const HANDSHAKE_WITHIN: Duration = Duration::from_secs(3);
 /// A peer that does not answer for so long is gone. Anything that is sent asks for an answer.
 pub(super) const SILENT_FOR: Duration = Duration::from_millis(1_400);
+/// A peer that does not answer for so long, and for two round trips, is sent a full packet: who is seen at
+/// another address than before may not answer before as much has come from there. Three times as
+/// long later another one, and so on.
+pub(super) const PAD_AFTER: Duration = Duration::from_millis(40);
+/// Bytes of padding that fill a packet.
+pub(super) const PADDING_BYTES: usize = 1_100;
 /// A link on which nothing came for so long is asked whether it is still there.
 pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(10);
 /// A link on which nothing came for so long is over: one that nobody sends on any more.

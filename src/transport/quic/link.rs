@@ -22,7 +22,7 @@ use rustls::pki_types::CertificateDer;
 
 use super::{
     inbox::{Broken, Inbox},
-    limits::{HANDSHAKE_WITHIN, KEEP_ALIVE, SILENT_FOR},
+    limits::{HANDSHAKE_WITHIN, KEEP_ALIVE, PAD_AFTER, SILENT_FOR},
     outbox::Outbox,
     tls::key_of,
 };
@@ -82,6 +82,8 @@ pub(super) struct Link {
     heard: Instant,
     /// When it was sent something that it has to answer, since it was heard of last.
     asked: Option<Instant>,
+    /// How often it was sent padding since then.
+    padded: u32,
     /// Of what asks for an answer, how much was sent so far.
     questions: u64,
 }
@@ -116,19 +118,21 @@ impl Link {
             born: now,
             heard: now,
             asked: None,
+            padded: 0,
             questions: 0,
         }
     }
 
     pub(super) fn heard(&mut self, now: Instant) {
-        (self.heard, self.asked) = (now, None);
+        (self.heard, self.asked, self.padded) = (now, None, 0);
     }
 
     /// Packets were written. What is not acknowledged is written again, so a peer that is gone is asked
     /// again, too.
     pub(super) fn wrote(&mut self, now: Instant) {
         let sent = self.connection.stats().frame_tx;
-        if std::mem::replace(&mut self.questions, sent.stream + sent.ping) < sent.stream + sent.ping {
+        let questions = sent.stream + sent.ping + sent.immediate_ack;
+        if std::mem::replace(&mut self.questions, questions) < questions {
             self.asked.get_or_insert(now);
         }
     }
@@ -138,7 +142,7 @@ impl Link {
         let own = match self.phase {
             Phase::Handshake | Phase::Proof => Some(self.born + HANDSHAKE_WITHIN),
             Phase::Up => match self.asked {
-                Some(asked) => Some(asked + SILENT_FOR),
+                Some(asked) => Some((asked + SILENT_FOR).min(self.pad_at(asked))),
                 None => self.is_used.then_some(self.heard + KEEP_ALIVE),
             },
             Phase::Over => None,
@@ -152,12 +156,22 @@ impl Link {
         match self.phase {
             Phase::Handshake | Phase::Proof if now >= self.born + HANDSHAKE_WITHIN => Due::Unmade,
             Phase::Up if self.asked.is_some_and(|asked| now >= asked + SILENT_FOR) => Due::Silent,
+            Phase::Up if self.asked.is_some_and(|asked| now >= self.pad_at(asked)) => {
+                self.padded += 1;
+                self.outbox.pad();
+                Due::Nothing
+            }
             Phase::Up if self.asked.is_none() && self.is_used && now >= self.heard + KEEP_ALIVE => {
                 self.connection.ping();
                 Due::Nothing
             }
             _ => Due::Nothing,
         }
+    }
+
+    /// When a peer that was asked then, and does not answer, is sent padding next.
+    fn pad_at(&self, asked: Instant) -> Instant {
+        asked + PAD_AFTER.max(2 * self.connection.rtt()) * 3_u32.saturating_pow(self.padded)
     }
 
     /// Takes in what happened on the connection; an end is returned.

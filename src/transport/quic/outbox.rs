@@ -5,6 +5,8 @@
 //!      └> long ──> a stream of its own, which ends with the frame
 //! ```
 //!
+//! A length with its highest bit set is that of padding, which is skipped.
+//!
 //! The first frame of the ordered stream is no frame of the node, but the proof that its sender knows
 //! the cluster's secret.
 //!
@@ -16,10 +18,12 @@ use std::collections::{BTreeMap, VecDeque};
 use bytes::{BufMut, Bytes, BytesMut};
 use quinn_proto::{Connection, Dir, StreamId};
 
-use super::limits::{LONG_WINDOW_BYTES, QUEUE_BYTES, QUEUE_FRAMES, SHORT_FRAME_BYTES};
+use super::limits::{LONG_WINDOW_BYTES, PADDING_BYTES, QUEUE_BYTES, QUEUE_FRAMES, SHORT_FRAME_BYTES};
 
 /// Bytes of the length that stands before a frame of the ordered stream.
 pub(super) const LENGTH_BYTES: usize = 4;
+/// Set in the length of padding.
+pub(super) const PADDING: u32 = 1 << 31;
 /// Frames that are written to the ordered stream in one call.
 const FRAMES_PER_WRITE: usize = 16;
 /// The ordered stream goes before the others.
@@ -74,6 +78,15 @@ impl Outbox {
             }
         }
         Ok(())
+    }
+
+    /// Puts as much padding as fills a packet behind what waits.
+    pub(super) fn pad(&mut self) {
+        let mut bytes = BytesMut::with_capacity(LENGTH_BYTES + PADDING_BYTES);
+        bytes.put_u32(PADDING | PADDING_BYTES as u32);
+        bytes.put_bytes(0, PADDING_BYTES);
+        self.queued_bytes += bytes.len();
+        self.short.push_back(bytes.freeze());
     }
 
     /// Takes over what another one of the same peer has not begun to write.
