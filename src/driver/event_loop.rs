@@ -342,20 +342,18 @@ impl EventLoop {
             return reply_with(reply, room, outcome, |task| self.parts.callbacks.run(task));
         }
         let (storage, max) = (self.parts.storage.clone(), self.parts.max_value_bytes);
-        let run = self.parts.callbacks.runner();
-        let fill = move || {
-            let outcome = match outcome {
-                Outcome::Read(Ok(found)) => Outcome::Read(values::fill(&*storage, found, max)),
-                Outcome::Waited(Ok(Some(found))) => {
-                    Outcome::Waited(values::fill(&*storage, found, max).map(Some))
-                }
-                other => other,
-            };
-            reply_with(reply, room, outcome, &*run);
+        let fill = move || match outcome {
+            Outcome::Read(Ok(found)) => Outcome::Read(values::fill(&*storage, found, max)),
+            Outcome::Waited(Ok(Some(found))) => {
+                Outcome::Waited(values::fill(&*storage, found, max).map(Some))
+            }
+            other => other,
         };
-        match self.parts.disk.is_slow() {
-            true => self.parts.disk.run(Box::new(fill)),
-            false => fill(),
+        if self.parts.disk.is_slow() {
+            let run = self.parts.callbacks.runner();
+            self.parts.disk.run(Box::new(move || reply_with(reply, room, fill(), &*run)));
+        } else {
+            reply_with(reply, room, fill(), |task| self.parts.callbacks.run(task));
         }
     }
 
