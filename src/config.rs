@@ -115,6 +115,8 @@ pub struct Config {
     /// Jobs waiting for the disk threads; past it writes are refused as busy, and peers that ask
     /// for values are not answered. Default 65,536.
     pub max_disk_jobs: usize,
+    /// Bytes of values in those jobs; past it the same. Default 256 MiB, at least 1.
+    pub max_disk_bytes: u64,
 }
 
 impl Default for Config {
@@ -141,6 +143,7 @@ impl Default for Config {
             active_sync: true,
             disk_threads: 2,
             max_disk_jobs: 65_536,
+            max_disk_bytes: 256 << 20,
         }
     }
 }
@@ -181,6 +184,9 @@ impl Config {
             ("max_transfers", self.max_transfers),
             ("max_disk_jobs", self.max_disk_jobs),
         ];
+        if self.max_disk_bytes == 0 {
+            return Err("max_disk_bytes is 0, it must be at least 1".into());
+        }
         if let Some((name, _)) = counts.iter().find(|(_, n)| *n == 0) {
             return Err(format!("{name} is 0, it must be at least 1"));
         }

@@ -120,6 +120,17 @@ pub enum Work {
     },
 }
 
+impl Work {
+    /// How many bytes of values it carries.
+    pub(crate) fn bytes(&self) -> u64 {
+        match self {
+            Self::Change(Change::Put { value, .. }) => value.len() as u64,
+            Self::Stage { bytes, .. } => bytes.len() as u64,
+            _ => 0,
+        }
+    }
+}
+
 /// How work for storage ended; a failure in words.
 #[derive(Clone, Debug)]
 pub enum Done {

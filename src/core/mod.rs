@@ -77,6 +77,13 @@ use crate::{
     wire::Message,
 };
 
+/// What storage was given to do.
+#[derive(Debug)]
+struct Job {
+    purpose: Purpose,
+    bytes: u64,
+}
+
 /// What a finished job is for.
 #[derive(Debug)]
 enum Purpose {
@@ -107,7 +114,9 @@ pub struct Core {
     now: Now,
     out: Vec<Output>,
     timers: Timers,
-    jobs: BTreeMap<JobId, Purpose>,
+    jobs: BTreeMap<JobId, Job>,
+    /// Bytes of values in them.
+    job_bytes: u64,
     next_id: u64,
     index: Index,
     /// Found at the load to be replaced; to be removed at the start.
@@ -171,6 +180,7 @@ impl Core {
             out: Vec::new(),
             timers: Timers::new(),
             jobs: BTreeMap::new(),
+            job_bytes: 0,
             naming,
             books: ledger::Books::default(),
             members,
@@ -368,7 +378,9 @@ impl Core {
     }
 
     fn done(&mut self, job: JobId, result: Done) {
-        match (self.jobs.remove(&job), result) {
+        let job = self.jobs.remove(&job);
+        self.job_bytes -= job.as_ref().map_or(0, |job| job.bytes);
+        match (job.map(|job| job.purpose), result) {
             (Some(Purpose::Store { key, dot }), Done::Changed(result)) => self.store_done(&key, dot, result),
             (Some(Purpose::Remove { key }), Done::Changed(result)) => self.remove_done(&key, result),
             (Some(Purpose::Ledger), Done::Changed(result)) => self.ledger_written(result),
@@ -437,7 +449,7 @@ impl Core {
 
     /// Whether storage has as much to do as it may: what a peer or a client asks for has to wait.
     fn is_disk_busy(&self) -> bool {
-        self.jobs.len() >= self.config.max_disk_jobs
+        self.jobs.len() >= self.config.max_disk_jobs || self.job_bytes >= self.config.max_disk_bytes
     }
 
     fn send(&mut self, to: NodeId, message: Message) {
@@ -445,8 +457,9 @@ impl Core {
     }
 
     fn work(&mut self, purpose: Purpose, work: Work) {
-        let job = JobId(self.fresh_id());
-        self.jobs.insert(job, purpose);
+        let (job, bytes) = (JobId(self.fresh_id()), work.bytes());
+        self.job_bytes += bytes;
+        self.jobs.insert(job, Job { purpose, bytes });
         self.out.push(Output::Work { job, work });
     }
 

@@ -7,6 +7,7 @@ mod callbacks;
 mod handles;
 mod keys;
 mod limits;
+mod overload;
 mod parts;
 mod reads;
 mod start;

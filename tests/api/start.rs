@@ -31,6 +31,7 @@ fn a_setting_out_of_its_bounds_is_named() {
         ("max_flights_per_peer", Config { max_flights_per_peer: 0, ..default() }),
         ("max_transfers", Config { max_transfers: 0, ..default() }),
         ("max_disk_jobs", Config { max_disk_jobs: 0, ..default() }),
+        ("max_disk_bytes", Config { max_disk_bytes: 0, ..default() }),
         ("disk_threads", Config { disk_threads: 0, ..default() }),
         ("max_value_bytes", Config { max_value_bytes: 2 << 30, ..default() }),
     ];
