@@ -102,7 +102,7 @@ impl FileStorage {
     /// # Errors
     /// [`StorageError::Format`] where the folder is something else or a store of another
     /// format: nothing was touched. [`StorageError::Io`] with kind
-    /// [`ResourceBusy`](io::ErrorKind::ResourceBusy) where another process has it.
+    /// [`ResourceBusy`](std::io::ErrorKind::ResourceBusy) where another process has it.
     pub fn open(path: impl AsRef<Path>, durability: Durability) -> Result<Self, StorageError> {
         let storage = Self::open_without_xattrs(path, durability)?;
         if !storage.home.has_xattrs {
