@@ -58,6 +58,8 @@ pub(crate) struct Index {
     everywhere: bool,
     stored_keys: usize,
     graves: Graves,
+    /// Versions that storage held when the node started, by hash, until all have come.
+    loaded: Vec<(u64, Key, Arc<Version>)>,
 }
 
 /// Keys of which no value is left, and since when: of tombstones alone; and of values that expire.
@@ -80,6 +82,7 @@ impl Index {
             everywhere,
             stored_keys: 0,
             graves: Graves::default(),
+            loaded: Vec::new(),
         }
     }
 
@@ -226,19 +229,41 @@ impl Index {
         }
     }
 
-    /// Takes in a version that storage held when the node started. Gives those that turn out to be
-    /// replaced: what a crash left between keeping a version and dropping what it replaced.
-    pub(crate) fn load(&mut self, key: &Key, version: Version) -> Vec<Dot> {
-        let dot = version.dot;
-        match self.judge(key, &version) {
-            Verdict::New(replaced) => {
-                self.begin(key, Arc::new(version));
-                self.complete(key, dot);
-                replaced
+    /// Takes in a version that storage held when the node started. It counts once
+    /// [`finish_load`](Self::finish_load) was called.
+    pub(crate) fn load(&mut self, key: &Key, version: Version) {
+        self.loaded.push((key.hash64(), key.clone(), Arc::new(version)));
+    }
+
+    /// All that storage held has come; nothing else is here yet. Gives what turns out to be replaced: what a
+    /// crash left between keeping a version and dropping what it replaced.
+    ///
+    /// Both orders are built as a whole from sorted lists: for a million keys that takes a fraction of
+    /// the time that one insertion after the other does, and leaves no gaps.
+    pub(crate) fn finish_load(&mut self) -> Vec<(Key, Vec<Dot>)> {
+        debug_assert!(self.entries.is_empty());
+        let mut loaded = std::mem::take(&mut self.loaded);
+        loaded.sort_unstable_by(|(a_hash, a, _), (b_hash, b, _)| (a_hash, a).cmp(&(b_hash, b)));
+        let (mut entries, mut leftovers): (Vec<(u64, Slots)>, Vec<_>) = (Vec::new(), Vec::new());
+        let mut loaded = loaded.into_iter().peekable();
+        while let Some((hash, key, version)) = loaded.next() {
+            let mut versions: SmallVec<[Arc<Version>; 1]> = SmallVec::from_buf([version]);
+            while let Some((_, _, version)) = loaded.next_if(|(_, other, _)| *other == key) {
+                versions.push(version);
             }
-            _ if self.find(key, dot).is_some() => Vec::new(),
-            _ => vec![dot],
+            let (entry, replaced) = resolve(versions);
+            if !replaced.is_empty() {
+                leftovers.push((key.clone(), replaced));
+            }
+            self.count(hash, &key, &entry, true);
+            match entries.last_mut().filter(|(last, _)| *last == hash) {
+                Some((_, slots)) => slots.push((key, entry)),
+                None => entries.push((hash, SmallVec::from_buf([(key, entry)]))),
+            }
         }
+        self.names = entries.iter().flat_map(|(_, slots)| slots).map(|(key, _)| key.clone()).collect();
+        self.entries = entries.into_iter().collect();
+        leftovers
     }
 
     /// Storage has it: it counts from now on, and what it covers is gone. Gives the version.
@@ -367,6 +392,25 @@ impl Index {
             self.stored_keys -= 1;
         }
     }
+}
+
+/// Of the stored versions of a key those that stay, and the names of those that another one replaced.
+fn resolve(versions: SmallVec<[Arc<Version>; 1]>) -> (Entry, Vec<Dot>) {
+    let (mut entry, mut replaced) = (Entry::new(), Vec::new());
+    for version in versions {
+        let dot = version.dot;
+        if entry.iter().any(|h| h.version.dot == dot) {
+            continue;
+        }
+        if entry.iter().any(|h| h.version.covers(dot)) {
+            replaced.push(dot);
+            continue;
+        }
+        replaced.extend(entry.iter().map(|h| h.version.dot).filter(|dot| version.covers(*dot)));
+        entry.retain(|h| !version.covers(h.version.dot));
+        entry.push(Held { version, stored: true });
+    }
+    (entry, replaced)
 }
 
 impl Graves {

@@ -119,8 +119,6 @@ pub struct Core {
     job_bytes: u64,
     next_id: u64,
     index: Index,
-    /// Found at the load to be replaced; to be removed at the start.
-    leftovers: Vec<(Key, Vec<Dot>)>,
     naming: Naming,
     books: ledger::Books,
     members: Members,
@@ -169,7 +167,6 @@ impl Core {
             me: this.id,
             incarnation: setup.incarnation,
             index: Index::new(setup.partitions, setup.partitioner.everywhere()),
-            leftovers: Vec::new(),
             next_id: chance.next_u64() >> 16,
             config: setup.config,
             partitioner: setup.partitioner,
@@ -218,16 +215,13 @@ impl Core {
         if Ledger::is_named(key) {
             return self.note_ledger(version.dot);
         }
-        let leftovers = self.index.load(key, version);
-        if !leftovers.is_empty() {
-            self.leftovers.push((key.clone(), leftovers));
-        }
+        self.index.load(key, version);
     }
 
     /// Begins: publishes the members, dials the peers, starts the timers, drops leftovers.
     pub fn start(&mut self, now: Now, outputs: &mut Vec<Output>) {
         self.turn(now, outputs, |core| {
-            core.drop_leftovers();
+            core.take_in_loaded();
             core.start_membership();
             core.start_sync();
             core.start_scrub();
@@ -480,8 +474,8 @@ impl Core {
         self.next_id
     }
 
-    fn drop_leftovers(&mut self) {
-        for (key, dots) in std::mem::take(&mut self.leftovers) {
+    fn take_in_loaded(&mut self) {
+        for (key, dots) in self.index.finish_load() {
             self.remove(&key, dots);
         }
     }

@@ -111,7 +111,7 @@ fn under_more_load_than_it_can_carry_a_node_refuses_and_stays_quick() {
     let counts: Vec<_> = threads.into_iter().map(|t| t.join().unwrap()).collect();
     let (taken, refused) = counts.iter().fold((0, 0), |(a, b), (t, r)| (a + t, b + r));
     let begin = Instant::now();
-    node.put("after", "v").wait().unwrap();
+    eventually("a write is taken again", || node.put("after", "v").wait().is_ok());
     assert!(begin.elapsed() < Duration::from_secs(1), "{:?} after it", begin.elapsed());
     let mut times = all(times);
     times.sort();
