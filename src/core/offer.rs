@@ -112,7 +112,8 @@ impl Core {
     /// Has a key offered to a peer again after a while.
     pub(super) fn owe_later(&mut self, to: NodeId, key: Key) {
         let until_ms = self.now.mono_ms + LONG_PAUSE_MS;
-        if let Some(peer) = self.peers.get_mut(&to) {
+        let max_owed = self.config.max_owed_per_peer;
+        if let Some(peer) = self.peers.get_mut(&to).filter(|peer| peer.debts.names() < max_owed) {
             peer.debts.coming.insert(key);
             peer.debts.coming_until_ms = until_ms;
             self.timers.set_earlier(Timer::Retry, until_ms);

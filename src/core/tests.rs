@@ -596,6 +596,47 @@ fn what_was_staged_for_a_write_that_is_refused_is_discarded() {
 }
 
 #[test]
+fn a_write_that_asks_an_owner_while_the_node_leaves_is_refused() {
+    // Goal: nothing is left on a node that said it may be stopped.
+    let mut bench = Bench::new(Config { mirrors: Mirrors(1), ..Config::default() });
+    let owner = |core: &Core, name: &str| core.placement.owners(key(name).hash64(), Mirrors(1)).next();
+    let names: Vec<String> = (0..100).map(|n| format!("k{n}")).collect();
+    let name = names.iter().find(|name| owner(&bench.core, name) == Some(id("b"))).unwrap();
+    let outputs = bench.write(name, &Bytes::from_static(b"v"));
+    let [Message::Read { tag, .. }] = messages(&outputs)[..] else { panic!("{outputs:?}") };
+    let mut outputs = bench.ask(Request::Leave { timeout_ms: 10_000 });
+    for _ in 0..10 {
+        bench.now.mono_ms += 20;
+        outputs.extend(bench.feed(Input::Tick));
+    }
+    let left = outputs.iter().any(|output| {
+        matches!(output, Output::Finish { outcome: Outcome::Departure(Ok(super::Departure::Left)), .. })
+    });
+    assert!(left);
+    let outputs = bench.hear(Message::ReadReply { tag: *tag, records: Some(vec![]) });
+    let refused = crate::WriteError::Refused(crate::SubmitError::NoMember);
+    let is_refusal =
+        |o: &Output| matches!(o, Output::Finish { outcome: Outcome::Written(Err(e)), .. } if *e == refused);
+    assert!(outputs.len() == 1 && is_refusal(&outputs[0]), "{outputs:?}");
+}
+
+#[test]
+fn long_values_that_a_peer_does_not_want_yet_are_owed_within_the_limit() {
+    let mut bench = Bench::new(Config { max_owed_per_peer: 2, ..Config::default() });
+    let long = Bytes::from(vec![7; LONG]);
+    for n in 0..4 {
+        let outputs = bench.write(&format!("k{n}"), &long);
+        let tags: Vec<u64> = messages(&outputs)
+            .iter()
+            .filter_map(|m| if let Message::Write { tag, .. } = m { Some(*tag) } else { None })
+            .collect();
+        tags.into_iter().for_each(|tag| _ = bench.hear(Message::WriteAck { tag, status: AckStatus::Busy }));
+    }
+    let owed = bench.core.stats().peers[0].owed;
+    assert_eq!(owed, 2, "sync takes care of the rest");
+}
+
+#[test]
 fn a_piece_for_a_client_is_asked_of_one_owner_after_the_other() {
     let mut bench = Bench::new(Config::default());
     let Message::Write { key, version, .. } = offered(1 << 30) else { panic!() };

@@ -156,6 +156,10 @@ impl Core {
         request: WriteRequest,
         (before, mut seen): (Option<Mirrors>, Context),
     ) {
+        if self.removed {
+            // It left while an owner was asked: nobody would take over what is kept here from now on.
+            return self.refuse_write(op, request, WriteError::Refused(SubmitError::NoMember));
+        }
         let key = request.key;
         let mirrors = request.mirrors.or(before).unwrap_or(self.config.mirrors);
         let ack = request.ack.unwrap_or(self.config.ack);

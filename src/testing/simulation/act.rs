@@ -163,6 +163,8 @@ impl World {
         let is_dead = |dot: &Dot| self.oracle.find(*dot).is_some_and(|k| !k.version.is_live(wall_ms));
         let dead: Vec<Dot> = dots.iter().copied().filter(is_dead).collect();
         let buried = self.oracle.closure(dead);
+        // Who has not heard yet that a member was removed may count on the copies that it took along.
+        let misled = self.counts_on_removed(n);
         for dot in &buried {
             if let Some(known) = self.oracle.find_mut(*dot) {
                 known.fading = true;
@@ -173,6 +175,7 @@ impl World {
                 continue;
             }
             let Some(known) = self.oracle.find_mut(dot) else { continue };
+            known.excused |= misled && known.acknowledged;
             known.buried |= buried.contains(&dot);
             if known.buried || known.excused || !known.acknowledged {
                 continue;

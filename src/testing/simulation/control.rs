@@ -399,6 +399,13 @@ impl World {
         node.standing == Standing::Member && self.oracle.is_covered(dot, kept)
     }
 
+    /// Whether a node takes one for a member that others have removed.
+    pub(super) fn counts_on_removed(&self, n: usize) -> bool {
+        let removed = self.nodes.iter().filter(|node| node.standing == Standing::Removed);
+        let is_present = |id| self.members(n).is_some_and(|m| m.present().any(|member| member.id == id));
+        removed.map(|node| node.id).any(is_present)
+    }
+
     /// A disk is not any more what it was: what no other one has may be gone.
     fn note_disaster(&mut self, n: usize) {
         self.disasters += 1;
