@@ -43,9 +43,25 @@ fn promises_hold_for_the_fixed_seeds() {
 }
 
 /// Seeds that once showed a bug in the core, as their options were drawn then.
-const FOUND_SEEDS: [u64; 15] = [
-    1_014, 1_109, 2_480, 4_005, 5_265, 5_461, 6_102, 7_490, 21_971, 40_305, 6_230_672, 80_000_116,
-    90_001_501, 90_004_102, 91_009_413,
+const FOUND_SEEDS: [u64; 18] = [
+    1_014,
+    1_109,
+    2_480,
+    4_005,
+    5_265,
+    5_461,
+    6_102,
+    7_490,
+    21_971,
+    40_305,
+    6_230_672,
+    80_000_116,
+    90_001_501,
+    90_004_102,
+    91_009_413,
+    50_005_756,
+    1_795_698_800_128,
+    1_795_698_800_245,
 ];
 
 /// Goal: what was mended stays so. Method: run what showed it.
