@@ -214,6 +214,7 @@ fn a_flipped_bit_in_a_value_is_not_served_and_a_new_copy_heals_it() {
         storage.read_piece(&key(1), dot(900), 0, 1 << 20).unwrap() == value(900),
         "the sibling is still there"
     );
+    assert_eq!(storage.versions(&key(1)).unwrap().len(), 2, "what versions there are is known");
     assert_eq!(storage.read(&key(2)).unwrap().len(), 1, "other keys are served");
     assert!(path.exists(), "it stays for a person to look at");
     put(&storage, 1);

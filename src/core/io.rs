@@ -80,6 +80,8 @@ pub enum Work {
     Change(Change),
     /// Read all versions of a key.
     Read(Key),
+    /// Read the metadata of all versions of a key; answered by records without values.
+    Versions(Key),
     /// Read a piece of a long value.
     Piece {
         /// Of which key.

@@ -90,7 +90,7 @@ enum Purpose {
     Store { key: Key, dot: Dot },
     Remove { key: Key },
     Ledger,
-    Check { key: Key },
+    Check { key: Key, values: bool },
     Mend { key: Key, dot: Dot },
     Copies { peer: NodeId, key: Key, known: Vec<Dot> },
     Scrub { key: Key },
@@ -379,7 +379,9 @@ impl Core {
             (Some(Purpose::Remove { key }), Done::Changed(result)) => self.remove_done(&key, result),
             (Some(Purpose::Ledger), Done::Changed(result)) => self.ledger_written(result),
             (Some(Purpose::Mend { key, dot }), Done::Changed(result)) => self.mended(&key, dot, result),
-            (Some(Purpose::Check { key }), Done::Records(result)) => self.checked(&key, result),
+            (Some(Purpose::Check { key, values }), Done::Records(result)) => {
+                self.checked(&key, values, result)
+            }
             (Some(Purpose::Copies { peer, key, known }), Done::Records(result)) => {
                 self.copies_loaded(peer, &key, &known, result);
             }

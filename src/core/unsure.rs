@@ -1,7 +1,7 @@
 //! Keys of which this node does not know for certain what its storage holds: those with a removal
 //! under way, and those of which a change failed.
 //!
-//! A change that failed was made or was not. So the key is read again, until that works; what is
+//! A change that failed was made or was not. So what there is of the key is read again, until that works; what is
 //! there and unknown to the index goes the way of every version that arrives, unless something known
 //! replaced it; what is known and not there is given up, for others to give it back. Meanwhile
 //! this node does not agree to bury anything with that hash, and does not tell anybody that it has
@@ -92,23 +92,28 @@ impl Core {
         for key in keys {
             let is_removing = self.unsure.removing.contains_key(&(key.hash64(), key.clone()));
             if !is_removing && !self.index.has_pending(&key) && !self.is_disk_busy() {
-                self.work(Purpose::Check { key: key.clone() }, Work::Read(key));
+                self.work(Purpose::Check { key: key.clone(), values: false }, Work::Versions(key));
             }
         }
     }
 
     /// What storage holds of a key of which a change failed.
-    pub(super) fn checked(&mut self, key: &Key, result: Result<Vec<Record>, String>) {
+    pub(super) fn checked(&mut self, key: &Key, values: bool, result: Result<Vec<Record>, String>) {
         let place = (key.hash64(), key.clone());
         // Something new may be under way since it was read: then it is read once more.
         let is_settled = !self.index.has_pending(key) && !self.unsure.removing.contains_key(&place);
         let Ok(records) = result else { return };
-        if !is_settled || !self.unsure.failed.remove(&place) {
+        if !is_settled || !self.unsure.failed.contains(&place) {
             return;
         }
         let kept: Vec<Dot> = records.iter().map(|r| r.version.dot).collect();
         let strange = records.into_iter().filter(|r| self.index.find(key, r.version.dot).is_none());
         let strange: Vec<Record> = strange.collect();
+        if !values && strange.iter().any(|record| !Self::is_bare(&record.version)) {
+            let purpose = Purpose::Check { key: key.clone(), values: true };
+            return self.work(purpose, Work::Read(key.clone()));
+        }
+        self.unsure.failed.remove(&place);
         if !strange.is_empty() {
             return strange.into_iter().for_each(|record| self.take_back(key, record));
         }

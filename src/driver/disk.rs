@@ -21,6 +21,7 @@ use parking_lot::{Condvar, Mutex};
 use super::{Mail, Mailbox, Task, callbacks::message};
 use crate::{
     core::{Done, JobId, Work},
+    model::Record,
     storage::{Change, Storage, StorageError},
 };
 
@@ -87,7 +88,7 @@ impl Disk {
             return perform(&*self.storage, work);
         }
         let lane = match &work {
-            Work::Read(_) => &self.reader,
+            Work::Read(_) | Work::Versions(_) => &self.reader,
             Work::Piece { .. } => &self.pieces,
             Work::Change(change) => self.writer(change.key().hash64()),
             Work::Resume { .. } | Work::Stage { .. } | Work::Discard { .. } => &self.staging,
@@ -205,6 +206,11 @@ fn perform(storage: &dyn Storage, work: Work) -> Option<Done> {
     match work {
         Work::Change(change) => apply(storage, &[change]).pop(),
         Work::Read(key) => Some(Done::Records(guarded(|| storage.read(&key)))),
+        Work::Versions(key) => {
+            let bare = |version| Record { version, value: None };
+            let versions = guarded(|| storage.versions(&key));
+            Some(Done::Records(versions.map(|all| all.into_iter().map(bare).collect())))
+        }
         Work::Piece { key, dot, offset, len } => {
             Some(Done::Piece(guarded(|| storage.read_piece(&key, dot, offset, len))))
         }

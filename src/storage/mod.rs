@@ -151,6 +151,15 @@ pub trait Storage: Send + Sync {
     /// [`StorageError::Damaged`] where a value fails its digest, [`StorageError::Io`].
     fn read(&self, key: &Key) -> Result<Vec<Record>, StorageError>;
 
+    /// The metadata of all versions of `key`, in any order, whatever state their values are in. Any thread;
+    /// may block like [`read`](Self::read), which it is unless a storage can do better.
+    ///
+    /// # Errors
+    /// [`StorageError::Damaged`] where metadata is damaged, [`StorageError::Io`].
+    fn versions(&self, key: &Key) -> Result<Vec<Arc<Version>>, StorageError> {
+        Ok(self.read(key)?.into_iter().map(|record| record.version).collect())
+    }
+
     /// Up to `max_len` bytes of one value from `offset` on; empty at or past its end.
     ///
     /// # Errors

@@ -46,7 +46,7 @@ mod record_format;
 mod staged;
 mod turns;
 
-use std::{fs::File, path::Path};
+use std::{fs::File, path::Path, sync::Arc};
 
 use bytes::Bytes;
 
@@ -154,7 +154,11 @@ impl Storage for FileStorage {
     }
 
     fn read(&self, key: &Key) -> Result<Vec<Record>, StorageError> {
-        self.read_all(key)
+        self.read_all(key, true)
+    }
+
+    fn versions(&self, key: &Key) -> Result<Vec<Arc<Version>>, StorageError> {
+        Ok(self.read_all(key, false)?.into_iter().map(|record| record.version).collect())
     }
 
     fn read_piece(&self, key: &Key, dot: Dot, offset: u64, max_len: usize) -> Result<Bytes, StorageError> {

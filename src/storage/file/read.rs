@@ -42,7 +42,8 @@ enum Opened {
 }
 
 impl FileStorage {
-    pub(super) fn read_all(&self, key: &Key) -> Result<Vec<Record>, StorageError> {
+    /// Without values, nothing is looked at but metadata.
+    pub(super) fn read_all(&self, key: &Key, values: bool) -> Result<Vec<Record>, StorageError> {
         let hash = key.hash64();
         let mut dots = self.index.dots(hash);
         let mut attempts = 0;
@@ -50,7 +51,7 @@ impl FileStorage {
             let mut records = Vec::with_capacity(dots.len());
             let (mut gone, mut damaged) = (Vec::new(), Vec::new());
             for &dot in &dots {
-                match self.open_version(key, dot)? {
+                match self.open_version(key, dot, values)? {
                     Opened::Whole(record) => records.push(record),
                     Opened::Gone(what) => gone.push((dot, what)),
                     Opened::Damaged(why) => damaged.push(why),
@@ -104,7 +105,7 @@ impl FileStorage {
         Ok(piece.into())
     }
 
-    fn open_version(&self, key: &Key, dot: Dot) -> Result<Opened, StorageError> {
+    fn open_version(&self, key: &Key, dot: Dot, with_value: bool) -> Result<Opened, StorageError> {
         let name = Name::new(key, dot);
         let path = self.path_of(key, &name);
         let file = match File::open(&path) {
@@ -122,7 +123,9 @@ impl FileStorage {
             Ok(_) => return damaged("it is a version of another key"),
             Err(error) => return damaged(&error.to_string()),
         };
-        let value = if version.len > MAX_WHOLE_VALUE_BYTES {
+        let value = if !with_value {
+            None
+        } else if version.len > MAX_WHOLE_VALUE_BYTES {
             if file.metadata()?.len() != version.len {
                 return damaged(WRONG_LENGTH);
             }

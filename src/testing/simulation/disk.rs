@@ -170,7 +170,7 @@ impl Disk {
             return self.perform(work).map_or(Given::Waiting, Given::Done);
         }
         let lane = match &work {
-            Work::Read(_) | Work::Piece { .. } => WRITERS as usize,
+            Work::Read(_) | Work::Versions(_) | Work::Piece { .. } => WRITERS as usize,
             Work::Change(change) => (change.key().hash64() % WRITERS) as usize,
             Work::Resume { key, .. } | Work::Stage { key, .. } | Work::Discard { key, .. } => {
                 (key.hash64() % WRITERS) as usize
@@ -252,7 +252,7 @@ impl Disk {
                 Done::Changed(Err(failed()))
             }
             Work::Change(change) => Done::Changed(self.change(change, true)),
-            Work::Read(_) if fails => Done::Records(Err(failed())),
+            Work::Read(_) | Work::Versions(_) if fails => Done::Records(Err(failed())),
             Work::Read(key) => {
                 let whole = |kept: &Kept| kept.value.len() as u64 <= MAX_WHOLE_VALUE_BYTES;
                 if self.of(&key).iter().any(|kept| whole(kept) && kept.rotten_at.is_some()) {
@@ -262,6 +262,10 @@ impl Disk {
                     version: kept.version.clone(),
                     value: whole(kept).then(|| kept.value.clone()),
                 };
+                Done::Records(Ok(self.of(&key).iter().map(record).collect()))
+            }
+            Work::Versions(key) => {
+                let record = |kept: &Kept| Record { version: kept.version.clone(), value: None };
                 Done::Records(Ok(self.of(&key).iter().map(record).collect()))
             }
             Work::Piece { .. } if fails => Done::Piece(Err(failed())),

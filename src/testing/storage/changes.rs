@@ -83,6 +83,9 @@ impl<S: Storage> StorageSuite<'_, S> {
         }
         let found = read(&storage, &key("k"));
         assert_eq!(found.len(), 20, "all siblings are kept");
+        let mut versions = storage.versions(&key("k")).expect("versions");
+        versions.sort_by_key(|version| version.dot);
+        assert!(versions.iter().eq(found.iter().map(|record| &record.version)), "metadata alone is the same");
         for Record { version, value } in found {
             assert!(version.matches(&value.expect("short")), "siblings were mixed up");
         }
