@@ -77,6 +77,11 @@ impl Debts {
         self.owed.len() + self.unstored.len() + offered + self.wanted.len() + self.coming.len()
     }
 
+    /// How many of them the peer has and does not vouch for yet.
+    pub(super) fn coming(&self) -> usize {
+        self.coming.len()
+    }
+
     pub(super) fn owe(&mut self, key: Key) {
         if !self.wanted.contains_key(&key) {
             self.owed.insert(key);

@@ -147,9 +147,10 @@ impl Peer {
         self.flights.len() + self.debts.names() + self.loading
     }
 
-    /// Whether it is up and nothing is on its way or owed to it.
+    /// Whether it is up and nothing is on its way or owed to it, but for what it has and does not vouch for:
+    /// it may wait for something from here before it does.
     pub(super) fn is_idle(&self) -> bool {
-        self.up && self.outstanding() == 0
+        self.up && self.outstanding() == self.debts.coming()
     }
 
     /// How many more copies may be on their way to it.
