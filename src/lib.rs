@@ -70,6 +70,7 @@ pub mod core;
 pub mod digest;
 mod driver;
 mod error;
+mod fixed_map;
 pub mod guide;
 pub mod identity;
 pub mod model;

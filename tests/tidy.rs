@@ -9,11 +9,12 @@ use std::{fs, path::Path, process::Command};
 /// way. A longer entry allows just that name. Files that are not listed may name everything.
 const MAY_NAME: &[(&str, &[&str])] = &[
     ("mutation", &[]),
+    ("fixed_map", &[]),
     ("model", &["mutation"]),
     ("wire", &["model"]),
     ("digest", &["model"]),
     ("partition", &["model"]),
-    ("storage", &["model"]),
+    ("storage", &["model", "fixed_map"]),
     ("identity", &["model"]),
     ("transport", &["model", "identity", "config::USUAL_PATIENCE"]),
     ("config", &["model", "partition", "error"]),
@@ -31,11 +32,23 @@ const MAY_NAME: &[(&str, &[&str])] = &[
             "storage::Change",
             "storage::StageId",
             "mutation",
+            "fixed_map",
         ],
     ),
     (
         "driver",
-        &["core", "storage", "transport", "wire", "partition", "model", "config", "error", "identity"],
+        &[
+            "core",
+            "storage",
+            "transport",
+            "wire",
+            "partition",
+            "model",
+            "config",
+            "error",
+            "identity",
+            "fixed_map",
+        ],
     ),
 ];
 

@@ -76,12 +76,12 @@ impl Core {
 
     /// A version is on its way to storage. Called before any copy of it is sent.
     pub(super) fn handoff_begun(&mut self, key: &Key, version: &Arc<Version>) {
-        let widest = self.index.mirrors(key).unwrap_or(version.mirrors);
-        let left = self.index.all(key).filter(|v| !version.covers(v.dot)).map(|v| v.mirrors).max();
-        if self.owns(self.me, key, widest) && !self.owns(self.me, key, left.unwrap_or(version.mirrors)) {
+        let (widest, left) = self.index.spread_with(key, version);
+        let is_owner = self.owns(self.me, key, widest);
+        if is_owner && left != widest && !self.owns(self.me, key, left) {
             self.remember_narrowed(key, version);
         }
-        if self.owns(self.me, key, widest) || !self.config.write_chaining {
+        if is_owner || !self.config.write_chaining {
             self.handoff.lacking.remove(key);
             return;
         }

@@ -19,7 +19,7 @@ use smallvec::SmallVec;
 #[cfg(turbopump_mutations)]
 use crate::mutation::{Mutation, is_planted};
 use crate::{
-    digest::{Trees, key_digest},
+    digest::{Trees, version_digest},
     model::{Context, Dot, Key, Kind, MAX_KEY_BYTES, Mirrors, Version},
     partition::PartitionCount,
 };
@@ -53,13 +53,34 @@ pub(crate) enum Verdict {
 pub(crate) struct Index {
     entries: BTreeMap<u64, Slots>,
     names: BTreeSet<Key>,
+    totals: Totals,
+    /// Versions that storage held when the node started, by hash, until all have come.
+    loaded: Vec<(u64, Key, Arc<Version>)>,
+}
+
+/// What all keys with stored versions add up to.
+#[derive(Debug)]
+struct Totals {
     trees: Trees,
     partitions: PartitionCount,
     everywhere: bool,
     stored_keys: usize,
     graves: Graves,
-    /// Versions that storage held when the node started, by hash, until all have come.
-    loaded: Vec<(u64, Key, Arc<Version>)>,
+}
+
+/// What the stored versions of one key add to the totals.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Weight {
+    tree: Mirrors,
+    digest: u64,
+    grave: Option<Grave>,
+}
+
+/// A key without a value is deleted since, or expires at.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Grave {
+    Deleted(u64),
+    Expiring(u64),
 }
 
 /// Keys of which no value is left, and since when: of tombstones alone; and of values that expire.
@@ -77,28 +98,30 @@ impl Index {
         Self {
             entries: BTreeMap::new(),
             names: BTreeSet::new(),
-            trees: Trees::default(),
-            partitions,
-            everywhere,
-            stored_keys: 0,
-            graves: Graves::default(),
+            totals: Totals {
+                trees: Trees::default(),
+                partitions,
+                everywhere,
+                stored_keys: 0,
+                graves: Graves::default(),
+            },
             loaded: Vec::new(),
         }
     }
 
     /// Keys of which a value is stored.
     pub(crate) fn keys(&self) -> usize {
-        self.stored_keys - self.tombstones()
+        self.totals.stored_keys - self.tombstones()
     }
 
     /// Keys of which only tombstones are stored.
     pub(crate) fn tombstones(&self) -> usize {
-        self.graves.deleted.len()
+        self.totals.graves.deleted.len()
     }
 
     /// When the oldest tombstone of a key without values was written, milliseconds since 1970.
     pub(crate) fn oldest_tombstone_ms(&self) -> Option<u64> {
-        self.graves.deleted.first().map(|(at_ms, ..)| *at_ms)
+        self.totals.graves.deleted.first().map(|(at_ms, ..)| *at_ms)
     }
 
     /// Keys of which no value is left, after the place `after`, oldest first: those that were
@@ -109,7 +132,7 @@ impl Index {
         after: Option<&Place>,
         wall_ms: u64,
     ) -> impl Iterator<Item = &Place> {
-        let places = if expired { &self.graves.expiring } else { &self.graves.deleted };
+        let places = if expired { &self.totals.graves.expiring } else { &self.totals.graves.deleted };
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         places.range((from, Bound::Unbounded)).take_while(move |(at_ms, ..)| !expired || *at_ms <= wall_ms)
     }
@@ -118,8 +141,9 @@ impl Index {
     pub(crate) fn next_grave(&self, wall_ms: u64, after_ms: u64) -> Option<u64> {
         let due = |(at_ms, ..): &Place| at_ms.saturating_add(after_ms).saturating_sub(wall_ms);
         // One that a clock dated ahead does not wait.
-        let deleted = self.graves.deleted.first().map(|place| if place.0 > wall_ms { 0 } else { due(place) });
-        deleted.into_iter().chain(self.graves.expiring.first().map(due)).min()
+        let deleted =
+            self.totals.graves.deleted.first().map(|place| if place.0 > wall_ms { 0 } else { due(place) });
+        deleted.into_iter().chain(self.totals.graves.expiring.first().map(due)).min()
     }
 
     /// The digest of a key of which nothing is left but tombstones and what has expired.
@@ -200,6 +224,18 @@ impl Index {
         self.entry(key).iter().map(|h| h.version.mirrors).max()
     }
 
+    /// The widest spread among the versions of a key, and among those that `version` leaves there.
+    pub(crate) fn spread_with(&self, key: &Key, version: &Version) -> (Mirrors, Mirrors) {
+        let (mut all, mut left) = (version.mirrors, version.mirrors);
+        for held in self.entry(key).iter().map(|h| &h.version) {
+            all = all.max(held.mirrors);
+            if !version.covers(held.dot) {
+                left = left.max(held.mirrors);
+            }
+        }
+        (all, left)
+    }
+
     /// What to do with `new`, which arrived from a client or a peer.
     pub(crate) fn judge(&self, key: &Key, new: &Version) -> Verdict {
         let entry = self.entry(key);
@@ -255,7 +291,8 @@ impl Index {
             if !replaced.is_empty() {
                 leftovers.push((key.clone(), replaced));
             }
-            self.count(hash, &key, &entry, true);
+            let weight = self.totals.weigh(hash, &entry);
+            self.totals.change(hash, &key, None, weight);
             match entries.last_mut().filter(|(last, _)| *last == hash) {
                 Some((_, slots)) => slots.push((key, entry)),
                 None => entries.push((hash, SmallVec::from_buf([(key, entry)]))),
@@ -294,7 +331,7 @@ impl Index {
 
     /// The sums of the trees' partitions.
     pub(crate) fn trees(&self) -> &Trees {
-        &self.trees
+        &self.totals.trees
     }
 
     /// Keys stored in a tree whose hash is in `low..=high`, by hash, with their digests.
@@ -347,13 +384,10 @@ impl Index {
     }
 
     fn digest_of(&self, hash: u64, entry: &[Held]) -> Option<(Mirrors, u64)> {
-        let stored = || entry.iter().filter(|h| h.stored);
-        let mirrors = stored().map(|h| h.version.mirrors).max()?;
-        let tree = if self.everywhere { Mirrors::ALL } else { mirrors };
-        Some((tree, key_digest(hash, stored().map(|h| h.version.dot))))
+        self.totals.weigh(hash, entry).map(|weight| (weight.tree, weight.digest))
     }
 
-    /// Changes an entry and keeps sums, counts and names true.
+    /// Changes an entry and keeps totals and names true.
     fn change<T>(&mut self, key: &Key, f: impl FnOnce(&mut Entry) -> T) -> T
     where
         T: Default,
@@ -361,35 +395,64 @@ impl Index {
         let hash = key.hash64();
         let Some(slots) = self.entries.get_mut(&hash) else { return T::default() };
         let Some(at) = slots.iter().position(|(other, _)| other == key) else { return T::default() };
-        // Out and in again, so that the counts may be changed meanwhile.
-        let mut entry = std::mem::take(&mut slots[at].1);
-        self.count(hash, key, &entry, false);
-        let result = f(&mut entry);
-        self.count(hash, key, &entry, true);
-        let is_gone = entry.is_empty();
-        if let Some(slots) = self.entries.get_mut(&hash) {
-            slots[at].1 = entry;
-            if is_gone {
-                slots.remove(at);
-                self.names.remove(key);
-            }
+        let entry = &mut slots[at].1;
+        let before = self.totals.weigh(hash, entry);
+        let result = f(entry);
+        let after = self.totals.weigh(hash, entry);
+        self.totals.change(hash, key, before, after);
+        if entry.is_empty() {
+            slots.remove(at);
+            self.names.remove(key);
             if slots.is_empty() {
                 self.entries.remove(&hash);
             }
         }
         result
     }
+}
 
-    fn count(&mut self, hash: u64, key: &Key, entry: &Entry, add: bool) {
-        let Some((mirrors, digest)) = self.digest_of(hash, entry) else { return };
+impl Totals {
+    /// None where nothing is stored.
+    fn weigh(&self, hash: u64, entry: &[Held]) -> Option<Weight> {
+        let (mut tree, mut digest, mut deleted_ms) = (None, 0_u64, 0);
+        let (mut expires_ms, mut is_alive) = (None, false);
+        for version in entry.iter().filter(|h| h.stored).map(|h| &*h.version) {
+            tree = tree.max(Some(version.mirrors));
+            digest = digest.wrapping_add(version_digest(hash, version.dot));
+            match (version.kind, version.expires_ms) {
+                (Kind::Tombstone, _) => deleted_ms = deleted_ms.max(version.written_ms),
+                (Kind::Value, Some(at_ms)) => expires_ms = expires_ms.max(Some(at_ms)),
+                (Kind::Value, None) => is_alive = true,
+            }
+        }
+        let grave = expires_ms.map_or(Grave::Deleted(deleted_ms), Grave::Expiring);
+        let tree = if self.everywhere { tree.map(|_| Mirrors::ALL) } else { tree };
+        Some(Weight { tree: tree?, digest, grave: (!is_alive).then_some(grave) })
+    }
+
+    /// A key that weighed `before` weighs `after`.
+    fn change(&mut self, hash: u64, key: &Key, before: Option<Weight>, after: Option<Weight>) {
         let partition = self.partitions.of(hash).0;
-        self.graves.count(hash, key, entry, add);
-        if add {
-            self.trees.add(mirrors, partition, digest);
-            self.stored_keys += 1;
-        } else {
-            self.trees.subtract(mirrors, partition, digest);
-            self.stored_keys -= 1;
+        match (before, after) {
+            (Some(old), Some(new)) if old.tree == new.tree => {
+                self.trees.replace(new.tree, partition, old.digest, new.digest);
+            }
+            _ => {
+                before.iter().for_each(|old| self.trees.subtract(old.tree, partition, old.digest));
+                after.iter().for_each(|new| self.trees.add(new.tree, partition, new.digest));
+            }
+        }
+        self.stored_keys += usize::from(after.is_some());
+        self.stored_keys -= usize::from(before.is_some());
+        let (old, new) = (before.and_then(|w| w.grave), after.and_then(|w| w.grave));
+        if old != new {
+            for (grave, is_new) in old.map(|grave| (grave, false)).into_iter().chain(new.map(|g| (g, true))) {
+                let (places, at_ms) = self.graves.of(grave);
+                match is_new {
+                    true => places.insert((at_ms, hash, key.clone())),
+                    false => places.remove(&(at_ms, hash, key.clone())),
+                };
+            }
         }
     }
 }
@@ -414,22 +477,10 @@ fn resolve(versions: SmallVec<[Arc<Version>; 1]>) -> (Entry, Vec<Dot>) {
 }
 
 impl Graves {
-    fn count(&mut self, hash: u64, key: &Key, entry: &[Held], add: bool) {
-        let (mut deleted_ms, mut expires_ms) = (0, None);
-        for version in entry.iter().filter(|h| h.stored).map(|h| &h.version) {
-            match (version.kind, version.expires_ms) {
-                (Kind::Tombstone, _) => deleted_ms = deleted_ms.max(version.written_ms),
-                (Kind::Value, Some(at_ms)) => expires_ms = expires_ms.max(Some(at_ms)),
-                (Kind::Value, None) => return,
-            }
+    fn of(&mut self, grave: Grave) -> (&mut BTreeSet<Place>, u64) {
+        match grave {
+            Grave::Deleted(at_ms) => (&mut self.deleted, at_ms),
+            Grave::Expiring(at_ms) => (&mut self.expiring, at_ms),
         }
-        let (places, at_ms) = match expires_ms {
-            Some(at_ms) => (&mut self.expiring, at_ms),
-            None => (&mut self.deleted, deleted_ms),
-        };
-        match add {
-            true => places.insert((at_ms, hash, key.clone())),
-            false => places.remove(&(at_ms, hash, key.clone())),
-        };
     }
 }

@@ -71,6 +71,7 @@ use self::{
 };
 use crate::{
     config::Config,
+    fixed_map::FixedMap,
     model::{Dot, Key, Ledger, Members, NodeId, Seeded, Version},
     partition::{PartitionCount, Partitioner, Placement},
     storage::Change,
@@ -114,7 +115,7 @@ pub struct Core {
     now: Now,
     out: Vec<Output>,
     timers: Timers,
-    jobs: BTreeMap<JobId, Job>,
+    jobs: FixedMap<JobId, Job>,
     /// Bytes of values in them.
     job_bytes: u64,
     next_id: u64,
@@ -176,7 +177,7 @@ impl Core {
             now: Now::default(),
             out: Vec::new(),
             timers: Timers::new(),
-            jobs: BTreeMap::new(),
+            jobs: FixedMap::default(),
             job_bytes: 0,
             naming,
             books: ledger::Books::default(),

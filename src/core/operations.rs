@@ -1,11 +1,12 @@
 //! Operations under way: what each waits for, and when its time is up.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use super::{
     Core, OpId, Timer, pieces::PieceOperation, read::ReadOperation, watch::WaitOperation,
     write::WriteOperation,
 };
+use crate::fixed_map::FixedMap;
 
 /// An operation that could not be answered at once.
 #[derive(Debug)]
@@ -21,7 +22,7 @@ pub(crate) enum Operation {
 /// The table. Bounded by the driver, which counts every operation from submit to outcome.
 #[derive(Debug, Default)]
 pub(crate) struct Operations {
-    running: BTreeMap<OpId, (u64, Operation)>,
+    running: FixedMap<OpId, (u64, Operation)>,
     deadlines: BTreeSet<(u64, OpId)>,
 }
 

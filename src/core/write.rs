@@ -10,9 +10,10 @@
 //! digest) before it is begun; a version that is known or replaced is acknowledged as `Known` and
 //! never stored twice. A write that failed is unknown: its copies may live elsewhere.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 use bytes::Bytes;
+use smallvec::{SmallVec, smallvec};
 
 use super::{
     Content, Core, OpId, Outcome, Output, Progress, Purpose, Work, WriteRequest, Written,
@@ -24,6 +25,7 @@ use crate::{
     config::Ack,
     core::index::Verdict,
     error::{SubmitError, WriteError},
+    fixed_map::FixedMap,
     model::{Context, Digest, Dot, Key, Kind, Ledger, Mirrors, NodeId, Version},
     storage::Change,
     wire::{AckStatus, Message},
@@ -39,9 +41,9 @@ const SLOW_BYTES_PER_SECOND: u64 = 1 << 20;
 /// Versions on their way to storage, and who waits for each.
 #[derive(Debug, Default)]
 pub(crate) struct Writes {
-    storing: BTreeMap<Dot, Vec<Waiter>>,
-    running: BTreeMap<Dot, OpId>,
-    learning: BTreeMap<u64, OpId>,
+    storing: FixedMap<Dot, SmallVec<[Waiter; 1]>>,
+    running: FixedMap<Dot, OpId>,
+    learning: FixedMap<u64, OpId>,
 }
 
 impl Writes {
@@ -171,12 +173,10 @@ impl Core {
             return self.refuse_write(op, WriteRequest { key, ..request }, error);
         }
         let timeout_ms = self.write_timeout_ms(request.timeout_ms, request.content.len());
-        let context = match request.context {
-            Some(context) => self.index.closed(&key, context),
-            None => seen.clone(),
-        };
-        seen.merge(&context);
+        let asked = request.context.map(|context| self.index.closed(&key, context));
+        asked.iter().for_each(|context| seen.merge(context));
         let (dot, since) = self.naming.name(&key, &seen);
+        let context = asked.unwrap_or(seen);
         let version = Arc::new(Version {
             dot,
             since,
@@ -194,18 +194,19 @@ impl Core {
             Written { key: key.clone(), version: dot, context: known, len: version.len, mirrors, acked: 0 };
         // Who holds what is replaced must hear of it, even if the new version is not for it.
         let widest = before.unwrap_or(mirrors).max(mirrors);
-        let targets: Vec<NodeId> =
-            self.placement.owners(key.hash64(), widest).filter(|id| *id != self.me).collect();
+        let placement = self.placement.clone();
         let running =
             Running { written, ack, owners, acked: vec![], stored: false, progress: request.progress };
         self.writes.running.insert(dot, op);
         self.keep(op, Operation::Write(Box::new(WriteOperation::Running(running))), timeout_ms);
         self.accept(&key, version.clone(), request.content.clone(), Waiter::Nobody);
         if self.config.write_chaining {
-            targets.iter().for_each(|id| match &request.content {
-                Content::Whole(value) => self.send_copy(*id, &key, &version, value),
+            let me = self.me;
+            let targets = placement.owners(key.hash64(), widest).filter(|id| *id != me);
+            targets.for_each(|id| match &request.content {
+                Content::Whole(value) => self.send_copy(id, &key, &version, value),
                 // It can be fetched as soon as it is committed here.
-                Content::Staged { .. } => self.owe(*id, &key),
+                Content::Staged { .. } => self.owe(id, &key),
             });
         }
     }
@@ -282,7 +283,7 @@ impl Core {
         self.promise_kept(key, dot);
         self.index.begin(key, version.clone());
         self.handoff_begun(key, &version);
-        self.writes.storing.insert(dot, vec![waiter]);
+        self.writes.storing.insert(dot, smallvec![waiter]);
         let change = match content {
             Content::Whole(value) => Change::Put { key: key.clone(), version, value, replaces },
             Content::Staged { stage, .. } => Change::Commit { stage, key: key.clone(), version, replaces },

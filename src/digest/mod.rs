@@ -55,14 +55,16 @@ impl Sum {
 
 /// The digest of one key: its hash, and the dots of its versions in any order.
 pub fn key_digest(hash: u64, dots: impl Iterator<Item = Dot>) -> u64 {
-    let of = |dot: Dot| {
-        let mut bytes = [0; 24];
-        for (place, word) in bytes.chunks_exact_mut(8).zip([hash, dot.actor.0, dot.counter]) {
-            place.copy_from_slice(&word.to_be_bytes());
-        }
-        xxh3_64(&bytes)
-    };
-    dots.fold(0, |sum: u64, dot| sum.wrapping_add(of(dot)))
+    dots.fold(0, |sum: u64, dot| sum.wrapping_add(version_digest(hash, dot)))
+}
+
+/// What one version adds to the digest of the key with that hash.
+pub fn version_digest(hash: u64, dot: Dot) -> u64 {
+    let mut bytes = [0; 24];
+    for (place, word) in bytes.chunks_exact_mut(8).zip([hash, dot.actor.0, dot.counter]) {
+        place.copy_from_slice(&word.to_be_bytes());
+    }
+    xxh3_64(&bytes)
 }
 
 /// What stands for a sum or a key's digest between two nodes: `CHECK_BITS` bits that depend on all
@@ -149,6 +151,14 @@ impl Trees {
             if sum.keys == 0 {
                 self.sums.remove(&(mirrors.0, partition));
             }
+        }
+    }
+
+    /// The digest of a key in a partition of a tree is another one from now on.
+    pub fn replace(&mut self, mirrors: Mirrors, partition: u32, old: u64, new: u64) {
+        if let Some(sum) = self.sums.get_mut(&(mirrors.0, partition)) {
+            sum.subtract(old);
+            sum.add(new);
         }
     }
 

@@ -22,6 +22,7 @@ use super::{
 };
 use crate::{
     core::{Core, Input, Now, OpId, Outcome, Output, WatchId},
+    fixed_map::FixedMap,
     identity::Identity,
     model::{Members, NodeId},
     partition::Placement,
@@ -76,7 +77,7 @@ pub(crate) struct Parts {
 /// See the [module](self).
 pub(crate) struct EventLoop {
     parts: Parts,
-    replies: BTreeMap<OpId, Ticket>,
+    replies: FixedMap<OpId, Ticket>,
     /// Taken out and not opened yet.
     mails: VecDeque<Mail>,
     outputs: Vec<Output>,
@@ -109,7 +110,7 @@ impl EventLoop {
         Self {
             at: now(&*parts.clock),
             parts,
-            replies: BTreeMap::new(),
+            replies: FixedMap::default(),
             mails: VecDeque::new(),
             outputs: Vec::new(),
             link_events: Vec::new(),

@@ -10,6 +10,8 @@
 
 use std::{fmt, str::FromStr};
 
+use thin_vec::ThinVec;
+
 use super::{Actor, Dot, Version};
 
 /// Holes kept per actor. Past it the oldest hole is closed, so that contexts stay bounded: then a
@@ -34,7 +36,7 @@ pub(crate) struct Range {
 /// context is the empty text.
 #[derive(Clone, PartialEq, Eq, Default)]
 pub struct Context {
-    ranges: Vec<Range>,
+    ranges: ThinVec<Range>,
 }
 
 /// Why a text is no dot or no context.
@@ -47,7 +49,7 @@ pub enum ContextError {
 
 impl Context {
     /// The context that covers nothing.
-    pub const EMPTY: Self = Self { ranges: Vec::new() };
+    pub const EMPTY: Self = Self { ranges: ThinVec::new() };
 
     /// Whether it covers nothing.
     pub fn is_empty(&self) -> bool {
@@ -81,14 +83,24 @@ impl Context {
         if low >= high {
             return;
         }
+        if self.ranges.is_empty() {
+            // Most contexts are one range: no room is wasted on more.
+            self.ranges = ThinVec::with_capacity(1);
+        }
         let first = self.ranges.partition_point(|r| (r.actor, r.high) < (actor, low));
         let mut end = first;
         while let Some(r) = self.ranges.get(end).filter(|r| r.actor == actor && r.low <= high) {
             (low, high) = (low.min(r.low), high.max(r.high));
             end += 1;
         }
-        self.ranges.splice(first..end, [Range { actor, low, high }]);
-        self.close_oldest_hole(actor);
+        let range = Range { actor, low, high };
+        if end == first {
+            self.ranges.insert(first, range);
+            self.close_oldest_hole(actor);
+        } else {
+            self.ranges[first] = range;
+            self.ranges.drain(first + 1..end);
+        }
     }
 
     /// The highest counter of `actor` in it, 0 if none.

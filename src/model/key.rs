@@ -1,7 +1,12 @@
 //! The name of a value.
 
-use std::{fmt, sync::Arc};
+use std::{
+    cmp::Ordering,
+    fmt,
+    hash::{Hash, Hasher},
+};
 
+use triomphe::ThinArc;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 /// The longest key, in bytes of UTF-8.
@@ -9,9 +14,9 @@ pub const MAX_KEY_BYTES: usize = 1_024;
 
 /// A key: 1 to 1,024 bytes of UTF-8, any characters, slashes and dots included.
 ///
-/// Cloning is cheap (a reference count). Keys order by their bytes.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Key(Arc<str>);
+/// Cloning is cheap (a reference count), and a key knows its hash. Keys order by their bytes.
+#[derive(Clone)]
+pub struct Key(ThinArc<u64, u8>);
 
 /// Why a text is no key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -37,37 +42,67 @@ impl Key {
         match name.len() {
             0 => Err(KeyError::Empty),
             n if n > MAX_KEY_BYTES => Err(KeyError::TooLong(n)),
-            _ => Ok(Self(name.into())),
+            _ => Ok(Self(ThinArc::from_header_and_slice(xxh3_64(name.as_bytes()), name.as_bytes()))),
         }
     }
 
     /// The name.
     pub fn as_str(&self) -> &str {
-        &self.0
+        std::str::from_utf8(self.bytes()).expect("made of a str")
+    }
+
+    fn bytes(&self) -> &[u8] {
+        &self.0.slice
     }
 
     /// The hash that places the key: XXH3 (64 bit, seed 0) of its bytes. Fixed for ever; the
     /// test vectors stand in `tests/vectors.rs`.
     pub fn hash64(&self) -> u64 {
-        xxh3_64(self.0.as_bytes())
+        self.0.header.header
     }
 
     /// Another hash of the name. Two keys with equal [`hash64`](Self::hash64), be they made so on
     /// purpose, have equal ones only by chance: the seed is drawn anew each time.
     pub fn check(&self, seed: u64) -> u32 {
-        xxh3_64_with_seed(self.0.as_bytes(), seed) as u32
+        xxh3_64_with_seed(self.bytes(), seed) as u32
+    }
+}
+
+impl PartialEq for Key {
+    fn eq(&self, other: &Self) -> bool {
+        self.hash64() == other.hash64() && self.bytes() == other.bytes()
+    }
+}
+
+impl Eq for Key {}
+
+impl PartialOrd for Key {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Key {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.bytes().cmp(other.bytes())
+    }
+}
+
+impl Hash for Key {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.hash64());
     }
 }
 
 impl fmt::Display for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(self.as_str())
     }
 }
 
 impl fmt::Debug for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?}", &*self.0)
+        write!(f, "{:?}", self.as_str())
     }
 }
 

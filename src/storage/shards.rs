@@ -5,39 +5,15 @@
 
 use std::{
     borrow::Borrow,
-    hash::{BuildHasher, BuildHasherDefault, Hash, Hasher},
+    hash::{BuildHasher, BuildHasherDefault, Hash},
 };
 
 use parking_lot::RwLock;
-use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+use crate::fixed_map::{FixedHasher, FixedMap};
 
 /// Shards per map. Well above the number of threads that a machine runs at once.
 const SHARDS: usize = 256;
-
-/// The map inside a shard. Its hasher is fixed, so runs repeat; nothing depends on its order.
-#[expect(clippy::disallowed_types, reason = "the hasher is fixed")]
-pub(super) type FixedMap<K, V> = std::collections::HashMap<K, V, BuildHasherDefault<FixedHasher>>;
-
-/// XXH3 of what is hashed; numbers, which are hashes already here, go through a single mix.
-#[derive(Default)]
-pub(super) struct FixedHasher(u64);
-
-impl Hasher for FixedHasher {
-    fn write(&mut self, bytes: &[u8]) {
-        self.0 = xxh3_64_with_seed(bytes, self.0);
-    }
-
-    /// Ends a `str`; keys are hashed one at a time, so it tells nothing apart.
-    fn write_u8(&mut self, _: u8) {}
-
-    fn write_u64(&mut self, number: u64) {
-        self.0 = (self.0 ^ number).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    }
-
-    fn finish(&self) -> u64 {
-        self.0
-    }
-}
 
 /// See the module.
 pub(super) struct Shards<K, V> {
