@@ -17,7 +17,7 @@ use crate::{
     builder::NodeBuilder,
     config::{Config, Read},
     core::{Event, Found, MemberInfo, Outcome, Request, WatchId},
-    driver::{Clock, Mail, Mailbox, Reply, Shared, Task, Ticket, Watcher, fill, now},
+    driver::{Clock, Mail, Mailbox, Reply, Shared, Task, Ticket, Watcher, fill, wall_ms},
     error::{ReadError, SubmitError},
     model::{Context, Key, KeyError, Ledger, Mirrors, NodeId, PublicKey, Record, Siblings},
     operations::{Change, ChangeMembers, Count, Forget, Get, Keys, Leave, Payload, Put, Reading, WaitFor},
@@ -358,8 +358,7 @@ impl Node {
             Err(ReadError::Refused(SubmitError::Busy)) => Siblings::default(),
             Err(error) => return Err(error),
         };
-        let wall_ms = now(&*self.inner.clock).wall_ms;
-        Ok(Some(Reading::new(siblings, wall_ms)))
+        Ok(Some(Reading::new(siblings, wall_ms(&*self.inner.clock))))
     }
 
     fn read_key(&self, key: Result<Key, SubmitError>) -> Get {

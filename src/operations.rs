@@ -19,7 +19,7 @@ use crate::{
         Content, Departure, Found, KeyPage, Outcome, Progress, ReadRequest, Request, Stats, WriteRequest,
         Written,
     },
-    driver::{Reply, Ticket, now},
+    driver::{Reply, Ticket, wall_ms},
     error::{MemberError, ReadError, SubmitError, WriteError},
     model::{Context, Digest, Key, Kind, Mirrors, NodeId, PublicKey, Record, Siblings},
     node::Node,
@@ -106,7 +106,7 @@ fn submit<P: Prepare>(
         Prepared::Commit(request, staged) => (request, 0, Some(staged)),
     };
     let clock = node.clock();
-    let convert = move |outcome| closure(P::convert(now(&*clock).wall_ms, outcome));
+    let convert = move |outcome| closure(P::convert(wall_ms(&*clock), outcome));
     let waits = matches!(request, Request::Wait { .. } | Request::Leave { .. });
     let ticket = Ticket { reply: Reply::Closure(Box::new(convert)), progress, waits, bytes };
     node.mailbox().submit(request, ticket)?;
@@ -114,24 +114,40 @@ fn submit<P: Prepare>(
     Ok(())
 }
 
-pub(crate) fn start<P: Prepare>(mut operation: P) -> Result<Pending<P::Ok, P::Error>, SubmitError> {
+/// What became of an operation on the caller's thread.
+enum Begun<T, E> {
+    Answered(Result<T, E>),
+    UnderWay(Pending<T, E>),
+}
+
+fn begin<P: Prepare>(mut operation: P) -> Result<Begun<P::Ok, P::Error>, SubmitError> {
     let (node, progress) = (operation.node(), operation.progress());
-    let (completion, pending) = completion();
     let (request, bytes, staged) = match operation.prepare()? {
-        Prepared::Answered(answer) => {
-            completion.complete(answer);
-            return Ok(pending);
-        }
+        Prepared::Answered(answer) => return Ok(Begun::Answered(answer)),
         Prepared::Ask(request, bytes) => (request, bytes, None),
         Prepared::Commit(request, staged) => (request, 0, Some(staged)),
     };
-    let clock = node.clock();
-    let convert = move |outcome| completion.complete(P::convert(now(&*clock).wall_ms, outcome));
+    let (clock, (completion, pending)) = (node.clock(), completion());
+    let convert = move |outcome| completion.complete(P::convert(wall_ms(&*clock), outcome));
     let waits = matches!(request, Request::Wait { .. } | Request::Leave { .. });
     let ticket = Ticket { reply: Reply::Handle(Box::new(convert)), progress, waits, bytes };
     node.mailbox().submit(request, ticket)?;
     staged.into_iter().for_each(Staged::hand_over);
-    Ok(pending)
+    Ok(Begun::UnderWay(pending))
+}
+
+pub(crate) fn start<P: Prepare>(operation: P) -> Result<Pending<P::Ok, P::Error>, SubmitError> {
+    begin(operation).map(|begun| match begun {
+        Begun::Answered(answer) => Pending::ready(answer),
+        Begun::UnderWay(pending) => pending,
+    })
+}
+
+fn wait<P: Prepare>(operation: P) -> Result<P::Ok, P::Error> {
+    match begin(operation)? {
+        Begun::Answered(answer) => answer,
+        Begun::UnderWay(pending) => pending.wait(),
+    }
 }
 
 macro_rules! operation {
@@ -163,7 +179,7 @@ macro_rules! operation {
             /// # Errors
             /// Those of the operation; the state afterwards stands at each variant.
             pub fn wait(self) -> Result<$ok, $error> {
-                start(self)?.wait()
+                wait(self)
             }
         }
 
@@ -259,7 +275,7 @@ impl Prepare for Put {
             return Err(SubmitError::ValueTooLong { len, max });
         }
         let expires_ms =
-            self.expires_in.map(|after| now(&*self.node.clock()).wall_ms.saturating_add(whole_ms(after)));
+            self.expires_in.map(|after| wall_ms(&*self.node.clock()).saturating_add(whole_ms(after)));
         let request = WriteRequest {
             key,
             kind,

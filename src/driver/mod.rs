@@ -62,6 +62,10 @@ impl Clock for SystemClock {
     }
 }
 
+pub(crate) fn wall_ms(clock: &dyn Clock) -> u64 {
+    clock.wall().as_millis() as u64
+}
+
 pub(crate) fn now(clock: &dyn Clock) -> Now {
-    Now { mono_ms: clock.monotonic().as_millis() as u64, wall_ms: clock.wall().as_millis() as u64 }
+    Now { mono_ms: clock.monotonic().as_millis() as u64, wall_ms: wall_ms(clock) }
 }

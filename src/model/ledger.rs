@@ -75,7 +75,7 @@ impl Ledger {
 
     /// Whether a key is the one of the ledger.
     pub fn is_named(key: &Key) -> bool {
-        key.as_str() == NAME
+        key.bytes() == NAME.as_bytes()
     }
 }
 

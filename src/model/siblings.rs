@@ -28,6 +28,10 @@ pub struct Siblings {
 impl Siblings {
     /// Drops what another one replaced, and doubles; sorts newest first.
     pub fn resolve(records: impl IntoIterator<Item = Record>) -> Self {
+        let records: Vec<Record> = records.into_iter().collect();
+        if records.len() < 2 {
+            return Self { records };
+        }
         let mut siblings = Self::default();
         records.into_iter().for_each(|r| siblings.insert(r));
         siblings
