@@ -298,6 +298,11 @@ fn over_udp_six_nodes_shrink_to_three_under_load() {
 }
 
 #[test]
+fn over_quic_six_nodes_shrink_to_three_under_load() {
+    six_nodes_shrink_to_three(QUIC);
+}
+
+#[test]
 fn over_udt_six_nodes_shrink_to_three_under_load() {
     six_nodes_shrink_to_three(UDT);
 }

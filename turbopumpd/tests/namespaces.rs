@@ -245,6 +245,14 @@ fn over_udp_a_fifth_of_the_packets_lost_marks_nobody_down() {
 }
 
 #[test]
+fn over_quic_a_fifth_of_the_packets_lost_marks_nobody_down() {
+    // Goal: the same over links that are given up after two seconds of silence.
+    let Some((ended, unknown, lost)) = writes_at_a_fifth_of_the_packets_lost(QUIC) else { return };
+    assert_eq!((unknown, lost), (0, 0), "unknown writes, peers taken for down");
+    assert!(ended >= 20, "only {ended} writes");
+}
+
+#[test]
 fn over_udt_a_fifth_of_the_packets_lost_marks_nobody_down() {
     // Goal: the same. UDT delivers in order and repeats what was lost after long pauses, so that a
     // write may take longer than its client waits.
