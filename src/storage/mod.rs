@@ -14,16 +14,22 @@
 //! - What `read` hands out is what was written, or [`StorageError::Damaged`].
 
 mod file;
+#[cfg(feature = "fjall")]
+mod fjall;
+mod folder;
 mod memory;
 mod metadata;
 mod prefix;
 mod shards;
 mod stages;
+mod turns;
 
 use std::{fs::File, io, sync::Arc};
 
 use bytes::Bytes;
 
+#[cfg(feature = "fjall")]
+pub use self::fjall::FjallStorage;
 pub use self::{
     file::{Durability, FileStorage},
     memory::MemoryStorage,
@@ -125,9 +131,22 @@ pub struct LoadReport {
     pub damaged: Vec<String>,
 }
 
+/// Damaged records that a report names.
+const MAX_REPORTED: usize = 100;
+
+impl LoadReport {
+    /// Logs a record that could not be decoded, and names it unless there are too many.
+    fn note(&mut self, what: String) {
+        log::warn!("load: {what}");
+        if self.damaged.len() < MAX_REPORTED {
+            self.damaged.push(what);
+        }
+    }
+}
+
 /// A place that keeps versions. See the [module](self) for what it promises.
 pub trait Storage: Send + Sync {
-    /// A short word for `/status` and logs: `memory`, `file`.
+    /// A short word for `/status` and logs: `memory`, `file`, `fjall`.
     fn kind(&self) -> &'static str;
 
     /// Whether calls may take longer than some microseconds. If so (the default), the driver

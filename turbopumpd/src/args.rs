@@ -63,7 +63,7 @@ pub struct Args {
     #[arg(long, value_name = "DIR", env = "TURBOPUMP_HOME", default_value = ".", global = true)]
     pub home: PathBuf,
 
-    /// file | memory; a relative PATH is under --home
+    /// file | fjall | memory; fjall is for millions of small values; a relative PATH is under --home
     #[arg(long, value_name = "KIND[:PATH]", env = "TURBOPUMP_STORE", default_value = "file:store")]
     pub store: StoreKind,
 
@@ -209,6 +209,9 @@ pub enum StoreKind {
     Memory,
     /// One file per version, below this path.
     File(PathBuf),
+    /// In an LSM tree below this path, long values in files.
+    #[cfg(feature = "fjall")]
+    Fjall(PathBuf),
 }
 
 /// How peers talk.
@@ -247,7 +250,13 @@ impl FromStr for StoreKind {
             ("memory", "") => Ok(Self::Memory),
             ("file", "") => Ok(Self::File("store".into())),
             ("file", path) => Ok(Self::File(path.into())),
-            _ => Err("a store is memory, file or file:PATH".into()),
+            #[cfg(feature = "fjall")]
+            ("fjall", "") => Ok(Self::Fjall("store".into())),
+            #[cfg(feature = "fjall")]
+            ("fjall", path) => Ok(Self::Fjall(path.into())),
+            #[cfg(not(feature = "fjall"))]
+            ("fjall", _) => Err("this turbopumpd was built without fjall".into()),
+            _ => Err("a store is memory, file, fjall, file:PATH or fjall:PATH".into()),
         }
     }
 }
@@ -303,6 +312,19 @@ mod tests {
             let args = Args::parse_from(line);
             assert_eq!((args.command, args.home), (Some(Command::Id), "x".into()));
         }
+    }
+
+    #[test]
+    fn a_store_has_a_kind_and_mostly_a_path() {
+        let store = |text: &str| text.parse::<StoreKind>();
+        assert_eq!(store("file"), Ok(StoreKind::File("store".into())));
+        assert_eq!(store("file:/a:b"), Ok(StoreKind::File("/a:b".into())));
+        #[cfg(feature = "fjall")]
+        {
+            assert_eq!(store("fjall"), Ok(StoreKind::Fjall("store".into())));
+            assert_eq!(store("fjall:x"), Ok(StoreKind::Fjall("x".into())));
+        }
+        assert!(store("memory:x").is_err() && store("fjal").is_err() && store("").is_err());
     }
 
     #[test]

@@ -24,6 +24,8 @@ use signal_hook::{
     consts::{SIGINT, SIGTERM},
     iterator::Signals,
 };
+#[cfg(feature = "fjall")]
+use turbopump::storage::FjallStorage;
 #[cfg(feature = "quic")]
 use turbopump::transport::QuicTransport;
 use turbopump::{
@@ -260,14 +262,18 @@ fn start_node(args: &Args) -> Result<Node, String> {
     if args.clone {
         builder = builder.partitioner(Everywhere);
     }
+    let durability = match args.durability {
+        DurabilityArg::Synced => Durability::Synced,
+        DurabilityArg::Buffered => Durability::Buffered,
+    };
     builder = match &args.store {
         StoreKind::Memory => builder.storage(MemoryStorage::new()),
         StoreKind::File(path) => {
-            let durability = match args.durability {
-                DurabilityArg::Synced => Durability::Synced,
-                DurabilityArg::Buffered => Durability::Buffered,
-            };
             builder.storage(FileStorage::open(args.home.join(path), durability).map_err(line)?)
+        }
+        #[cfg(feature = "fjall")]
+        StoreKind::Fjall(path) => {
+            builder.storage(FjallStorage::open(args.home.join(path), durability).map_err(line)?)
         }
     };
     builder.start().map_err(line)

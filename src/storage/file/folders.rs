@@ -13,7 +13,8 @@ use std::{
 
 use parking_lot::Mutex;
 
-use super::{home::sync_folder, names::folder_path};
+use super::names::folder_path;
+use crate::storage::folder::sync_folder;
 
 /// See the module.
 pub(super) struct Folders {

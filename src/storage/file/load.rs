@@ -37,9 +37,6 @@ const LOAD_THREADS: usize = 8;
 /// Folders that may wait for the visitor.
 const MAX_WAITING_FOLDERS: usize = 64;
 
-/// Damaged records that a report names.
-const MAX_REPORTED: usize = 100;
-
 /// What one folder holds.
 #[derive(Default)]
 struct Walked {
@@ -71,7 +68,7 @@ impl FileStorage {
             for walked in receiver {
                 let walked = walked?;
                 report.cleaned += walked.cleaned;
-                walked.damaged.into_iter().for_each(|what| note(&mut report, what));
+                walked.damaged.into_iter().for_each(|what| report.note(what));
                 report.versions += walked.versions.len() as u64;
                 for (key, version) in walked.versions {
                     self.index.replace(key.hash64(), Some(version.dot), &[]);
@@ -101,7 +98,7 @@ impl FileStorage {
                 fs::remove_file(entry.path())?;
                 report.cleaned += 1;
             } else {
-                note(report, foreign(&entry.path()));
+                report.note(foreign(&entry.path()));
             }
         }
         Ok(())
@@ -114,18 +111,11 @@ impl FileStorage {
             let number = path.file_name().and_then(|name| u16::from_str_radix(name.to_str()?, 16).ok());
             match number.filter(|&n| u64::from(n) < FOLDERS && folder_path(&self.home.data, n) == path) {
                 Some(folder) if path.is_dir() => folders.push(folder),
-                _ => note(report, foreign(&path)),
+                _ => report.note(foreign(&path)),
             }
         }
         folders.sort_unstable();
         Ok(folders)
-    }
-}
-
-fn note(report: &mut LoadReport, what: String) {
-    log::warn!("load: {what}");
-    if report.damaged.len() < MAX_REPORTED {
-        report.damaged.push(what);
     }
 }
 

@@ -44,7 +44,6 @@ mod names;
 mod read;
 mod record_format;
 mod staged;
-mod turns;
 
 use std::{fs::File, path::Path, sync::Arc};
 
@@ -55,9 +54,8 @@ use self::{
     home::Home,
     index::Index,
     staged::{PassingNames, Workshop},
-    turns::Turns,
 };
-use super::{Change, LoadReport, StageId, Storage, StorageError, stages::Stages};
+use super::{Change, LoadReport, StageId, Storage, StorageError, stages::Stages, turns::Turns};
 use crate::model::{Digest, Dot, Key, Record, Version};
 
 /// What `Ok` from [`FileStorage::apply`](Storage::apply) means.

@@ -11,7 +11,7 @@ use std::{
 };
 
 use super::{
-    home::{Home, create_folder},
+    home::Home,
     metadata,
     names::{Name, folder_of, folder_path},
     record_format,
@@ -20,6 +20,7 @@ use crate::{
     model::{Key, Version},
     storage::{
         StageId, StorageError,
+        folder::create_folder,
         stages::{RESUME, Resumes, STAGE, Stages},
     },
 };
