@@ -1,7 +1,7 @@
-//! Figures for the built-in storages: `cargo bench --bench storage -- [FOLDER] [FILES]`.
+//! Figures for the built-in storages: `cargo bench --features fjall --bench storage -- [FOLDER] [KEYS]`.
 //!
-//! FOLDER is where stores are made (default: the folder for temporary files), FILES how many keys
-//! the big one gets (default 100,000). Values have 100 bytes. Disk figures depend on the disk and
+//! FOLDER is where stores are made (default: the folder for temporary files), KEYS how many the
+//! big ones get (default 100,000). Values have 100 bytes. Disk figures depend on the disk and
 //! on who else uses it; the memory figure is a ratio to a bare map in the same run.
 
 use std::{
@@ -15,7 +15,7 @@ use bytes::Bytes;
 use parking_lot::RwLock;
 use turbopump::{
     model::{Actor, Context, Digest, Dot, Key, Kind, Mirrors, Seeded, Version},
-    storage::{Change, Durability, FileStorage, MemoryStorage, Storage},
+    storage::{Change, Durability, FileStorage, FjallStorage, MemoryStorage, Storage},
 };
 
 const MEMORY_KEYS: u64 = 1_000_000;
@@ -24,14 +24,22 @@ const READS: u64 = 1_000_000;
 fn main() {
     let mut arguments = std::env::args().skip(1).filter(|argument| !argument.starts_with("--"));
     let folder = arguments.next().map_or_else(std::env::temp_dir, Into::into);
-    let files = arguments.next().map_or(100_000, |text| text.parse().expect("FILES is a number"));
+    let keys = arguments.next().map_or(100_000, |text| text.parse().expect("KEYS is a number"));
     memory();
     let folder = tempfile::tempdir_in(folder).expect("a folder for the stores");
-    puts(folder.path(), "synced, one by one", Durability::Synced, 1_000, 1, 1);
-    puts(folder.path(), "synced, batches of 100", Durability::Synced, 10_000, 100, 1);
-    puts(folder.path(), "synced, batches of 100, 4 threads", Durability::Synced, 20_000, 100, 4);
-    puts(folder.path(), "buffered, one by one", Durability::Buffered, 20_000, 1, 1);
-    big(folder.path(), files);
+    let file = |path: &Path, durability| FileStorage::open(path, durability).expect("open");
+    let fjall = |path: &Path, durability| FjallStorage::open(path, durability).expect("open");
+    for (what, durability, count, batch, threads) in [
+        ("synced, one by one", Durability::Synced, 1_000, 1, 1),
+        ("synced, batches of 100", Durability::Synced, 10_000, 100, 1),
+        ("synced, batches of 100, 4 threads", Durability::Synced, 20_000, 100, 4),
+        ("buffered, one by one", Durability::Buffered, 20_000, 1, 1),
+    ] {
+        puts(folder.path(), what, |path| file(path, durability), count, batch, threads);
+        puts(folder.path(), what, |path| fjall(path, durability), count, batch, threads);
+    }
+    big(folder.path(), |path| file(path, Durability::Buffered), keys);
+    big(folder.path(), |path| fjall(path, Durability::Buffered), keys);
 }
 
 fn memory() {
@@ -70,9 +78,16 @@ fn reads(threads: u64, keys: &[Key], read: impl Fn(&Key) + Sync) -> Duration {
     started.elapsed()
 }
 
-fn puts(folder: &Path, what: &str, durability: Durability, count: u64, batch: u64, threads: u64) {
+fn puts<S: Storage>(
+    folder: &Path,
+    what: &str,
+    open: impl Fn(&Path) -> S,
+    count: u64,
+    batch: u64,
+    threads: u64,
+) {
     let store = tempfile::tempdir_in(folder).expect("a folder");
-    let storage = FileStorage::open(store.path(), durability).expect("open");
+    let storage = open(store.path());
     let started = Instant::now();
     std::thread::scope(|scope| {
         for thread in 0..threads {
@@ -86,36 +101,37 @@ fn puts(folder: &Path, what: &str, durability: Durability, count: u64, batch: u6
             });
         }
     });
-    show(&format!("file: put, {what}"), started.elapsed(), count);
+    show(&format!("{}: put, {what}", storage.kind()), started.elapsed(), count);
 }
 
-fn big(folder: &Path, files: u64) {
+fn big<S: Storage>(folder: &Path, open: impl Fn(&Path) -> S, keys: u64) {
     let store = tempfile::tempdir_in(folder).expect("a folder");
-    let storage = FileStorage::open(store.path(), Durability::Buffered).expect("open");
-    let numbers: Vec<u64> = (0..files).collect();
+    let storage = open(store.path());
+    let kind = storage.kind();
+    let numbers: Vec<u64> = (0..keys).collect();
     let started = Instant::now();
     for batch in numbers.chunks(1_000) {
         apply(&storage, batch.iter().map(|&n| put(n)).collect());
     }
-    show(&format!("file: put, buffered, batches of 1,000, {files} keys"), started.elapsed(), files);
+    show(&format!("{kind}: put, buffered, batches of 1,000, {keys} keys"), started.elapsed(), keys);
     let mut seeded = Seeded::new(1);
     let count = 100_000;
     let started = Instant::now();
     for _ in 0..count {
-        assert_eq!(storage.read(&key(seeded.below(files))).expect("good").len(), 1);
+        assert_eq!(storage.read(&key(seeded.below(keys))).expect("good").len(), 1);
     }
-    show("file: read", started.elapsed(), count);
+    show(&format!("{kind}: read"), started.elapsed(), count);
     let started = Instant::now();
     for n in 0..count {
-        assert!(storage.read(&key(files + n)).expect("good").is_empty());
+        assert!(storage.read(&key(keys + n)).expect("good").is_empty());
     }
-    show("file: read of a key that is not there", started.elapsed(), count);
+    show(&format!("{kind}: read of a key that is not there"), started.elapsed(), count);
     drop(storage);
-    let storage = FileStorage::open(store.path(), Durability::Buffered).expect("open");
+    let storage = open(store.path());
     let started = Instant::now();
     let report = storage.load(&mut |key, version| drop(black_box((key, version)))).expect("load");
-    assert_eq!((report.versions, report.damaged.len()), (files, 0));
-    show(&format!("file: load of {files} keys (page cache warm)"), started.elapsed(), files);
+    assert_eq!((report.versions, report.damaged.len()), (keys, 0));
+    show(&format!("{kind}: load of {keys} keys (page cache warm)"), started.elapsed(), keys);
 }
 
 fn apply(storage: &impl Storage, changes: Vec<Change>) {

@@ -268,7 +268,9 @@
 //! ```
 //!
 //! With `Durability::Synced` what was acknowledged survives a power loss; with `Buffered` it
-//! survives the end of the process. A record that fails its digest is reported, not served, and left
+//! survives the end of the process. `FjallStorage` (feature `fjall`) takes its place, opened in the
+//! same way, where values are many and small: it keeps them in an LSM tree, makes one sync of many writes,
+//! and keeps values over 4 KiB as files. A folder holds one kind of store. A record that fails its digest is reported, not served, and left
 //! for a person to look at; if another owner has the value, a read gets it from there.
 //!
 //! # Closures, handles, executors

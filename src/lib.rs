@@ -60,6 +60,7 @@
 //! - `udt` (default): the UDT transport, reliable and over UDP. Needs a C++ compiler. Without it the
 //!   default transport is UDP.
 //! - `quic`: the QUIC transport, encrypted and between known keys, for networks that one does not own.
+//! - `fjall`: a storage for many small values, in an LSM tree.
 //! - `testing`: conformance suites for storages, transports and partitioners, and the simulator.
 
 #![forbid(unsafe_code)]

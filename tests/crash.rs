@@ -1,8 +1,8 @@
-//! What is left of a file store after a crash, and after somebody or something spoiled its files.
+//! What is left of a store after a crash, and after somebody or something spoiled its files.
 //!
 //! A crash is a kill -9 of a child process: this test binary again, told by the environment to
 //! write until it dies. That shows what survives the process. What survives a power loss can't be
-//! shown without cutting it; the order of syncs is in `src/storage/file/group.rs`.
+//! shown without cutting it; the order of syncs is in the `group.rs` of each storage.
 
 use std::{
     fs,
@@ -13,6 +13,8 @@ use std::{
     sync::Arc,
 };
 
+#[cfg(feature = "fjall")]
+use turbopump::storage::FjallStorage;
 use turbopump::{
     model::{Actor, Context, Digest, Dot, Key, Kind, Mirrors, Seeded, Version},
     storage::{Change, Durability, FileStorage, LoadReport, StageId, Storage, StorageError},
@@ -30,16 +32,28 @@ const ROUNDS: u64 = 8;
 fn every_acknowledged_version_survives_kill_9_whole() {
     // Goal: after each of several kills at any moment of a batch, the newest acknowledged version of
     // every key is there, or a newer one; with the right bytes; and nothing is damaged or half.
+    survives_kill_9("file", &["staging"]);
+}
+
+#[cfg(feature = "fjall")]
+#[test]
+fn every_acknowledged_version_survives_kill_9_whole_in_fjall_too() {
+    // Values of all lengths replace each other, so that the kill falls between its two media as well.
+    survives_kill_9("fjall", &["staging", "files/staging"]);
+}
+
+fn survives_kill_9(kind: &str, staging: &[&str]) {
     for durability in [Durability::Synced, Durability::Buffered] {
         let folder = tempfile::tempdir().unwrap();
         let mut seeded = Seeded::new(durability as u64);
         let mut acknowledged = 0;
         for round in 0..ROUNDS {
             let killed_after = 1 + seeded.below(12);
-            let last = acknowledged_by_child(folder.path(), durability, acknowledged + 1, killed_after);
+            let last = acknowledged_by_child(kind, folder.path(), durability, acknowledged + 1, killed_after);
             assert!(last > acknowledged, "round {round}: the child did nothing");
             acknowledged = last;
-            let (storage, found, report) = reopened(folder.path(), durability);
+            let storage = open(kind, folder.path(), durability);
+            let (found, report) = loaded(&*storage);
             assert_eq!(report.damaged, [""; 0], "round {round}");
             for n in (acknowledged.saturating_sub(KEYS - 1)..=acknowledged).filter(|&n| n > 0) {
                 let records = storage.read(&key(n)).unwrap();
@@ -56,11 +70,10 @@ fn every_acknowledged_version_survives_kill_9_whole() {
             let newest = found.iter().map(|(_, version)| version.dot.counter).max().unwrap();
             assert!(newest <= acknowledged + BATCH, "round {round}: {newest} came out of nowhere");
             acknowledged = newest;
-            assert_eq!(
-                fs::read_dir(folder.path().join("staging")).unwrap().count(),
-                0,
-                "leftovers are cleaned"
-            );
+            for staging in staging {
+                let left = fs::read_dir(folder.path().join(staging)).unwrap().count();
+                assert_eq!(left, 0, "leftovers are cleaned");
+            }
         }
     }
 }
@@ -69,15 +82,16 @@ fn every_acknowledged_version_survives_kill_9_whole() {
 #[test]
 fn child_that_writes_until_it_is_killed() {
     let (Ok(store), Ok(first)) = (std::env::var(CHILD_STORE), std::env::var(CHILD_FIRST)) else { return };
+    let (kind, store) = store.split_once(':').unwrap();
     let (durability, store) = match store.strip_prefix("buffered:") {
         Some(store) => (Durability::Buffered, store),
-        None => (Durability::Synced, &store[..]),
+        None => (Durability::Synced, store),
     };
-    let storage = FileStorage::open(store, durability).unwrap();
+    let storage = open(kind, Path::new(store), durability);
     storage.load(&mut |_, _| {}).unwrap();
     let mut next: u64 = first.parse().unwrap();
     loop {
-        let batch: Vec<Change> = (next..next + BATCH).map(|n| change(&storage, n)).collect();
+        let batch: Vec<Change> = (next..next + BATCH).map(|n| change(&*storage, n)).collect();
         storage.apply(&batch).into_iter().for_each(|outcome| outcome.unwrap());
         next += BATCH;
         let mut out = std::io::stdout().lock();
@@ -88,11 +102,11 @@ fn child_that_writes_until_it_is_killed() {
 
 /// Starts the child, kills it soon after `answers` batches, and answers the last number that it
 /// acknowledged.
-fn acknowledged_by_child(store: &Path, durability: Durability, first: u64, answers: u64) -> u64 {
-    let kind = if durability == Durability::Buffered { "buffered:" } else { "" };
+fn acknowledged_by_child(kind: &str, store: &Path, durability: Durability, first: u64, answers: u64) -> u64 {
+    let how = if durability == Durability::Buffered { "buffered:" } else { "" };
     let mut child = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "child_that_writes_until_it_is_killed", "--nocapture"])
-        .env(CHILD_STORE, format!("{kind}{}", store.display()))
+        .env(CHILD_STORE, format!("{kind}:{how}{}", store.display()))
         .env(CHILD_FIRST, first.to_string())
         .stdout(Stdio::piped())
         .spawn()
@@ -382,9 +396,23 @@ fn store_with(count: u64) -> (tempfile::TempDir, PathBuf) {
 
 fn reopened(store: &Path, durability: Durability) -> (FileStorage, Vec<(Key, Version)>, LoadReport) {
     let storage = FileStorage::open(store, durability).unwrap();
+    let (found, report) = loaded(&storage);
+    (storage, found, report)
+}
+
+fn open(kind: &str, store: &Path, durability: Durability) -> Box<dyn Storage> {
+    match kind {
+        "file" => Box::new(FileStorage::open(store, durability).unwrap()),
+        #[cfg(feature = "fjall")]
+        "fjall" => Box::new(FjallStorage::open(store, durability).unwrap()),
+        other => panic!("{other}"),
+    }
+}
+
+fn loaded(storage: &dyn Storage) -> (Vec<(Key, Version)>, LoadReport) {
     let mut found = Vec::new();
     let report = storage.load(&mut |key, version| found.push((key, version))).unwrap();
-    (storage, found, report)
+    (found, report)
 }
 
 fn put(storage: &FileStorage, n: u64) {
@@ -401,7 +429,7 @@ fn commit(stage: u64, n: u64) -> Change {
 }
 
 /// Number `n` in the child's endless row: it replaces the one of a round before; some are staged.
-fn change(storage: &FileStorage, n: u64) -> Change {
+fn change(storage: &dyn Storage, n: u64) -> Change {
     let replaces = vec![dot(n.saturating_sub(KEYS))];
     if n.is_multiple_of(5) {
         storage.stage(StageId(n), 0, &value(n)).unwrap();

@@ -19,7 +19,7 @@ use std::{
     process::{Command, Stdio},
     sync::Arc,
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use common::{Bar, Table, median_us, until};
@@ -37,10 +37,11 @@ const ANCESTOR_GETS: f64 = 94_000.0;
 
 fn main() {
     type Part = fn(&mut Table, usize);
-    let parts: [(&str, Part); 6] = [
+    let parts: [(&str, Part); 7] = [
         ("reads", reads),
         ("ram-disk", ram_disk),
         ("synced", synced),
+        ("start", start),
         ("quorum", quorum),
         ("overload", overload),
         ("rest", rest),
@@ -159,20 +160,27 @@ fn ram() -> Option<tempfile::TempDir> {
     tempfile::Builder::new().prefix("turbopump").tempdir_in("/dev/shm").ok()
 }
 
-/// Synced writes of 100 B, beside one file after the other written and synced.
+/// Synced writes of 100 B: both stores, beside one file after the other written and synced.
 fn synced(table: &mut Table, rounds: usize) {
-    let folder = tempfile::tempdir().unwrap();
-    let daemon = Daemon::start_in(folder.path(), &["--store", "file"]);
-    let name = |clients| format!("write, files, synced, unix socket, {clients} clients");
+    let start = |store: &str| {
+        let folder = tempfile::tempdir().unwrap();
+        let daemon = Daemon::start_in(folder.path(), &["--store", store]);
+        (daemon, folder)
+    };
+    let (file, fjall) = (start("file"), start("fjall"));
+    let name = |store, clients| format!("write, {store}, synced, unix socket, {clients} clients");
+    let limit = "a plain file written and synced, one by one";
     for _ in 0..rounds {
-        table.add("a plain file written and synced, one by one", "1/s", plain_files(folder.path()));
+        table.add(limit, "1/s", plain_files(file.1.path()));
         for clients in [1, 16] {
-            let report = run(&plan(&daemon.unix, Verb::Write, clients, FEW));
-            table.add(&name(clients), "1/s", report.per_second());
+            for (store, (daemon, _)) in [("file", &file), ("fjall", &fjall)] {
+                let report = run(&plan(&daemon.unix, Verb::Write, clients, FEW));
+                table.add(&name(store, clients), "1/s", report.per_second());
+            }
         }
     }
-    let limit = "a plain file written and synced, one by one";
-    table.hold_ratio(&name(16), limit, Bar::AtLeast(1.0));
+    table.hold_ratio(&name("file", 16), limit, Bar::AtLeast(1.0));
+    table.hold_ratio(&name("fjall", 16), &name("file", 16), Bar::AtLeast(5.0));
 }
 
 fn plain_files(folder: &Path) -> f64 {
@@ -184,6 +192,23 @@ fn plain_files(folder: &Path) -> f64 {
         file.sync_all().unwrap();
     });
     1e6 / us
+}
+
+/// How long a daemon takes until it serves a store of a million keys, and what it then holds in memory.
+fn start(table: &mut Table, _: usize) {
+    let Some(folder) = ram() else { return };
+    let options = ["--store", "fjall", "--durability", "buffered"];
+    let mut daemon = Daemon::start_in(folder.path(), &options);
+    fill(&daemon.unix, MANY);
+    daemon.signal("-TERM");
+    daemon.wait_end(Duration::from_secs(30));
+    let begin = Instant::now();
+    let daemon = Daemon::start_in(folder.path(), &options);
+    let status = daemon.get("/status").json();
+    table.add("1 M keys in fjall: start until serving", "s", begin.elapsed().as_secs_f64());
+    table.add("1 M keys in fjall: resident", "MiB", daemon.resident_kib() as f64 / 1_024.0);
+    assert_eq!(status["keys"].as_u64(), Some(MANY));
+    table.hold("1 M keys in fjall: start until serving", Bar::AtMost(3.0));
 }
 
 /// Writes to a cluster of three, through HTTP.

@@ -69,7 +69,7 @@ impl Engine {
             let values = database.keyspace("values", options)?;
             Ok(Self { database, versions, values })
         };
-        open().map_err(|error| fault(path.display(), &error))
+        open().map_err(|error| gone(path.display(), &error))
     }
 
     /// The record of a version.
@@ -85,6 +85,17 @@ impl Engine {
             // Handed to the operating system.
             Durability::Buffered => PersistMode::Buffer,
         }))
+    }
+}
+
+/// What is wrong with a database as a whole.
+pub(super) fn gone(what: impl ToString, error: &Error) -> StorageError {
+    match fault(what, error) {
+        StorageError::Damaged { what, why } => {
+            let way_out = "give this node an empty folder: the other nodes fill it";
+            StorageError::damaged(what, format_args!("{why}; {way_out}"))
+        }
+        other => other,
     }
 }
 

@@ -6,7 +6,7 @@
 
 use super::{
     FjallStorage,
-    engine::fault,
+    engine::gone,
     places::add,
     record::{self, RecordError},
 };
@@ -19,16 +19,7 @@ impl FjallStorage {
     pub(super) fn load_all(&self, visit: &mut dyn FnMut(Key, Version)) -> Result<LoadReport, StorageError> {
         let mut report = self.load_files(visit)?;
         for guard in self.engine.versions.iter() {
-            let (place, bytes) = guard.into_inner().map_err(|error| {
-                let (what, why) =
-                    (self.path().display(), "give this node an empty folder: the other nodes fill it");
-                match fault("a table", &error) {
-                    StorageError::Damaged { why: found, .. } => {
-                        StorageError::damaged(what, format_args!("a table can't be read ({found}); {why}"))
-                    }
-                    other => other,
-                }
-            })?;
+            let (place, bytes) = guard.into_inner().map_err(|error| gone(self.path().display(), &error))?;
             let Some((key, dot)) = record::parse_place(&place) else {
                 report.note(format!(
                     "{:?}: no place of a version; left alone",

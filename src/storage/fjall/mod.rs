@@ -35,8 +35,10 @@ mod load;
 mod places;
 mod read;
 mod record;
+#[cfg(test)]
+mod tests;
 
-use std::{fs::File, path::Path};
+use std::{fs::File, path::Path, sync::Arc};
 
 use bytes::Bytes;
 
@@ -114,7 +116,11 @@ impl Storage for FjallStorage {
     }
 
     fn read(&self, key: &Key) -> Result<Vec<Record>, StorageError> {
-        self.read_all(key)
+        self.read_all(key, true)
+    }
+
+    fn versions(&self, key: &Key) -> Result<Vec<Arc<Version>>, StorageError> {
+        Ok(self.read_all(key, false)?.into_iter().map(|record| record.version).collect())
     }
 
     fn read_piece(&self, key: &Key, dot: Dot, offset: u64, max_len: usize) -> Result<Bytes, StorageError> {

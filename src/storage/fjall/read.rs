@@ -16,11 +16,12 @@ use crate::{
 };
 
 impl FjallStorage {
-    pub(super) fn read_all(&self, key: &Key) -> Result<Vec<Record>, StorageError> {
+    /// Without values, nothing is looked at but metadata.
+    pub(super) fn read_all(&self, key: &Key, values: bool) -> Result<Vec<Record>, StorageError> {
         let hash = key.hash64();
         loop {
             let turn = self.places.turn(hash);
-            let found = self.read_once(key, hash);
+            let found = self.read_once(key, hash, values);
             if self.places.turn(hash) == turn {
                 return found.inspect_err(|error| {
                     if matches!(error, StorageError::Damaged { .. }) {
@@ -31,7 +32,7 @@ impl FjallStorage {
         }
     }
 
-    fn read_once(&self, key: &Key, hash: u64) -> Result<Vec<Record>, StorageError> {
+    fn read_once(&self, key: &Key, hash: u64, values: bool) -> Result<Vec<Record>, StorageError> {
         let seen = self.places.of(hash);
         let (mut records, mut damaged) = (Vec::new(), Vec::new());
         let snapshot = self.engine.database.snapshot();
@@ -47,13 +48,21 @@ impl FjallStorage {
                 continue;
             }
             let version = record::decode(&place, &bytes).map_err(|error| error.to_string());
-            match version.and_then(|version| self.with_value(&snapshot, &place, version)) {
+            let record = version.and_then(|version| match values {
+                true => self.with_value(&snapshot, &place, version),
+                false => Ok(Record { version: Arc::new(version), value: None }),
+            });
+            match record {
                 Ok(record) => records.push(record),
                 Err(why) => damaged.push(format!("{dot}: {why}")),
             }
         }
         if !seen.files.is_empty() {
-            let files = self.files.read(key)?;
+            let without_value = |version| Record { version, value: None };
+            let files = match values {
+                true => self.files.read(key)?,
+                false => self.files.versions(key)?.into_iter().map(without_value).collect(),
+            };
             records.extend(files.into_iter().filter(|record| seen.files.contains(&record.version.dot)));
         }
         if damaged.is_empty() {

@@ -15,6 +15,8 @@ use crate::{
 const LONG_BYTES: usize = 17_000_001;
 /// Writes made by the clause that reads and writes at once.
 const CONCURRENT_WRITES: u64 = 300;
+/// Lengths of their values, in turn: a storage may keep them in different ways.
+const CONCURRENT_BYTES: [usize; 5] = [500, 20_000, 501, 60_000, 0];
 
 impl<S: Storage> StorageSuite<'_, S> {
     pub(super) fn concurrent_readers(&self) {
@@ -41,7 +43,7 @@ impl<S: Storage> StorageSuite<'_, S> {
             // A panic must end the readers too.
             let writer = scope.spawn(|| {
                 for n in 2..=CONCURRENT_WRITES {
-                    let value = noise(n, 500);
+                    let value = noise(n, CONCURRENT_BYTES[n as usize % CONCURRENT_BYTES.len()]);
                     ok(&storage, &[put("k", version(n, &value), &value, &[n - 1])]);
                 }
             });
