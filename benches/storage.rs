@@ -127,7 +127,9 @@ fn big<S: Storage>(folder: &Path, open: impl Fn(&Path) -> S, keys: u64) {
     }
     show(&format!("{kind}: read of a key that is not there"), started.elapsed(), count);
     drop(storage);
+    let started = Instant::now();
     let storage = open(store.path());
+    show(&format!("{kind}: opening {keys} keys"), started.elapsed(), keys);
     let started = Instant::now();
     let report = storage.load(&mut |key, version| drop(black_box((key, version)))).expect("load");
     assert_eq!((report.versions, report.damaged.len()), (keys, 0));
