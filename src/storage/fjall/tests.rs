@@ -13,9 +13,9 @@ use crate::{
     storage::LoadReport,
 };
 
-const LONG_BYTES: usize = 3 * MAX_INLINE_BYTES;
+pub(super) const LONG_BYTES: usize = 3 * MAX_INLINE_BYTES;
 
-fn key(name: &str) -> Key {
+pub(super) fn key(name: &str) -> Key {
     Key::new(name).unwrap()
 }
 
@@ -41,17 +41,17 @@ fn version(counter: u64, value: &[u8]) -> Arc<Version> {
     })
 }
 
-fn put(name: &str, counter: u64, len: usize, replaces: &[u64]) -> Change {
+pub(super) fn put(name: &str, counter: u64, len: usize, replaces: &[u64]) -> Change {
     let value = value(counter, len);
     let replaces = replaces.iter().copied().map(dot).collect();
     Change::Put { key: key(name), version: version(counter, &value), value: value.into(), replaces }
 }
 
-fn remove(name: &str, dots: &[u64]) -> Change {
+pub(super) fn remove(name: &str, dots: &[u64]) -> Change {
     Change::Remove { key: key(name), dots: dots.iter().copied().map(dot).collect() }
 }
 
-fn ok(store: &FjallStorage, changes: &[Change]) {
+pub(super) fn ok(store: &FjallStorage, changes: &[Change]) {
     store.apply(changes).into_iter().for_each(|outcome| outcome.unwrap());
 }
 
@@ -66,7 +66,7 @@ fn loaded(store: &FjallStorage) -> (Vec<u64>, LoadReport) {
     (found, report)
 }
 
-fn dots(store: &FjallStorage, name: &str) -> Vec<u64> {
+pub(super) fn dots(store: &FjallStorage, name: &str) -> Vec<u64> {
     let mut dots: Vec<u64> =
         store.read(&key(name)).unwrap().iter().map(|record| record.version.dot.counter).collect();
     dots.sort_unstable();
@@ -74,7 +74,7 @@ fn dots(store: &FjallStorage, name: &str) -> Vec<u64> {
 }
 
 /// A store with the versions 1 and 2 of `k`, and 3 of another key.
-fn store() -> (tempfile::TempDir, FjallStorage) {
+pub(super) fn store() -> (tempfile::TempDir, FjallStorage) {
     let folder = tempfile::tempdir().unwrap();
     let store = open(&folder.path().join("store"));
     loaded(&store);
