@@ -137,15 +137,12 @@ impl Round<'_> {
             }
         }
         let committed = self.store.commit(ops, self.store.durability);
-        for step in &mut self.steps {
-            if step.outcome.is_ok() {
-                step.outcome = committed
-                    .as_ref()
-                    .map(|()| ())
-                    .map_err(|error| fault(format_args!("{:?}", step.key()), error));
-                if step.is_apart {
-                    self.store.turn_after(step);
-                }
+        for step in self.steps.iter_mut().filter(|step| step.outcome.is_ok()) {
+            if let Err(error) = &committed {
+                step.outcome = Err(fault(format_args!("{:?}", step.key()), error));
+            }
+            if step.is_apart {
+                self.store.turn_after(step);
             }
         }
         self.drop_files();
