@@ -24,12 +24,11 @@ const KIND: Kind = Kind {
 
 /// A store's folders, held until dropped.
 pub(super) struct Home {
-    pub(super) root: PathBuf,
     pub(super) data: PathBuf,
     pub(super) staging: PathBuf,
     /// Whether its file system keeps extended attributes.
     pub(super) has_xattrs: bool,
-    _folder: Folder,
+    pub(super) folder: Folder,
 }
 
 impl Home {
@@ -40,6 +39,6 @@ impl Home {
         create_folder(&data)?;
         sync_folder(root)?;
         let has_xattrs = metadata::probe(&folder.staging)?;
-        Ok(Self { root: root.to_owned(), data, staging: folder.staging.clone(), has_xattrs, _folder: folder })
+        Ok(Self { data, staging: folder.staging.clone(), has_xattrs, folder })
     }
 }

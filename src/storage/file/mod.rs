@@ -133,7 +133,7 @@ impl FileStorage {
 
     /// The folder of the store.
     pub fn path(&self) -> &Path {
-        &self.home.root
+        &self.home.folder.root
     }
 
     fn workshop(&self) -> Workshop<'_> {
