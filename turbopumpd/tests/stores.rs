@@ -9,7 +9,7 @@ use std::{
     thread,
 };
 
-use support::{Client, Daemon, PATIENCE, binary, until};
+use support::{Client, Daemon, PATIENCE, until};
 
 const CLIENTS: usize = 4;
 /// Each of them writes to so many keys of its own, in turn.
@@ -107,7 +107,7 @@ fn a_store_of_another_kind_is_refused_in_one_line_that_says_what_it_is() {
         [("file:a", "fjall:a", "turbopump file store"), ("fjall:b", "file:b", "turbopump fjall store")]
     {
         drop(Daemon::start_in(folder.path(), &["--store", made_as]));
-        let mut command = binary();
+        let mut command = support::binary();
         command.args(["--port", "0", "-l", "127.0.0.1:0", "--store", opened_as, "--home"]);
         let output = command.arg(folder.path()).output().unwrap();
         let stderr = String::from_utf8(output.stderr).unwrap();
