@@ -298,7 +298,7 @@ impl Index {
                 None => entries.push((hash, SmallVec::from_buf([(key, entry)]))),
             }
         }
-        self.names = entries.iter().flat_map(|(_, slots)| slots).map(|(key, _)| key.clone()).collect();
+        self.names = by_name(entries.iter().flat_map(|(_, slots)| slots).map(|(key, _)| key));
         self.entries = entries.into_iter().collect();
         leftovers
     }
@@ -455,6 +455,25 @@ impl Totals {
             }
         }
     }
+}
+
+/// The keys as an ordered set. Most comparisons see only the first bytes behind what all names begin with:
+/// to look at the names themselves, wherever they lie in memory, takes many times as long.
+fn by_name<'a>(keys: impl Iterator<Item = &'a Key> + Clone) -> BTreeSet<Key> {
+    let bytes = |key: &'a Key| key.as_str().as_bytes();
+    let first = keys.clone().next().map_or(&[][..], bytes);
+    let alike = |key: &'a Key| first.iter().zip(bytes(key)).take_while(|(a, b)| a == b).count();
+    let common = keys.clone().map(alike).min().unwrap_or(0);
+    let begin = |key: &'a Key| {
+        let mut begin = [0; 16];
+        let rest = &bytes(key)[common..];
+        let len = rest.len().min(begin.len());
+        begin[..len].copy_from_slice(&rest[..len]);
+        u128::from_be_bytes(begin)
+    };
+    let mut named: Vec<(u128, &Key)> = keys.map(|key| (begin(key), key)).collect();
+    named.sort_unstable();
+    named.into_iter().map(|(_, key)| key.clone()).collect()
 }
 
 /// Of the stored versions of a key those that stay, and the names of those that another one replaced.
