@@ -664,20 +664,3 @@ fn a_piece_for_a_client_is_asked_of_one_owner_after_the_other() {
         "{outputs:?}"
     );
 }
-
-#[test]
-fn names_are_in_order_after_a_load() {
-    // Goal: sorting by what follows the common beginning is sorting. Method: names that are each other's
-    // beginnings, hold zeros, and differ late or not within the first bytes.
-    let tails =
-        ["", "a", "a\0", "a\0\0", "b", "0123456789abcdef", "0123456789abcdefg", "0123456789abcdef\0", "é"];
-    for common in ["", "x", "all begin so "] {
-        let names: std::collections::BTreeSet<Key> =
-            tails.iter().map(|tail| format!("{common}{tail}")).filter_map(|n| Key::new(n).ok()).collect();
-        let mut index = super::index::Index::new(PartitionCount::default(), false);
-        let Message::Write { version, .. } = offered(1) else { panic!() };
-        names.iter().rev().for_each(|name| index.load(name, (*version).clone()));
-        index.finish_load();
-        assert!(index.names("", None).eq(&names), "{common:?}");
-    }
-}
