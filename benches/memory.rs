@@ -53,6 +53,7 @@ fn round() {
         incarnation: 1,
         seed: 1,
         max_message_bytes: 60_000,
+        verify: turbopump::identity::is_signed_by,
     });
     let before = resident_bytes();
     let (begin, mut chance) = (Instant::now(), Seeded::new(7));
@@ -80,6 +81,7 @@ fn version(n: u64, digest: Digest) -> Version {
         mirrors: Mirrors(3),
         len: 100,
         digest,
+        seal: None,
     }
 }
 

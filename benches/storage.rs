@@ -162,6 +162,7 @@ fn put(n: u64) -> Change {
         mirrors: Mirrors(3),
         len: value.len() as u64,
         digest: Digest::of(&value),
+        seal: None,
     };
     Change::Put { key: key(n), version: Arc::new(version), value, replaces: Vec::new() }
 }

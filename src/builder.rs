@@ -24,7 +24,7 @@ use crate::{
         Callbacks, Clock, Disk, EventLoop, Home, Mailbox, Parts, Shared, SystemClock, Task, WAKER, now,
     },
     error::StartError,
-    identity::Identity,
+    identity::{Identity, is_signed_by},
     model::{
         Digest, Ledger, MAX_ADDRS, Member, MemberKey, MemberState, MembersFile, Mirrors, NodeId, PublicKey,
     },
@@ -268,6 +268,7 @@ impl NodeBuilder {
             incarnation: at.wall_ms,
             seed,
             max_message_bytes: max_frame_bytes - FRAME_HEADER_BYTES,
+            verify: is_signed_by,
         });
         let report = storage.load(&mut |key, version| core.load(&key, version))?;
         log::info!("{} versions loaded, {} leftovers cleaned", report.versions, report.cleaned);

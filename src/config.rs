@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use crate::model::Mirrors;
+use crate::model::{Mirrors, PublicKey};
 
 /// When a write counts as complete.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -105,6 +105,10 @@ pub struct Config {
     pub scrub_interval: Duration,
     /// Long values being fetched at once. Default 16, at least 1.
     pub max_transfers: usize,
+    /// Beginnings of keys that take signed writes only, and whose; the longest that fits a key decides.
+    /// Default: none. Every node is to have the same, before the first such key is written: a node takes
+    /// in nothing from any other that does not follow its own.
+    pub signed_prefixes: Vec<(String, Vec<PublicKey>)>,
     /// Test only: false keeps a write here until sync spreads it. Default true.
     pub write_chaining: bool,
     /// Test only: false switches sync off. Default true.
@@ -139,6 +143,7 @@ impl Default for Config {
             bury_after: Duration::from_secs(60),
             scrub_interval: Duration::from_millis(100),
             max_transfers: 16,
+            signed_prefixes: Vec::new(),
             write_chaining: true,
             active_sync: true,
             disk_threads: 2,
@@ -189,6 +194,11 @@ impl Config {
         }
         if let Some((name, _)) = counts.iter().find(|(_, n)| *n == 0) {
             return Err(format!("{name} is 0, it must be at least 1"));
+        }
+        if let Some((prefix, _)) = self.signed_prefixes.iter().find(|(_, authors)| authors.is_empty()) {
+            return Err(format!(
+                "signed_prefixes names no author of {prefix:?}, so nobody could write there"
+            ));
         }
         if !(1..=64).contains(&self.disk_threads) {
             return Err(format!("disk_threads is {}, it must be from 1 to 64", self.disk_threads));

@@ -3,7 +3,7 @@
 use std::{io, path::PathBuf};
 
 use crate::{
-    model::{KeyError, MembersFileError, NodeId, NodeIdError},
+    model::{KeyError, MembersFileError, NodeId, NodeIdError, SealError},
     storage::StorageError,
 };
 
@@ -77,6 +77,9 @@ pub enum SubmitError {
     /// The node has left the cluster, or was removed from it: nobody would get what is written here.
     #[error("this node is no member of its cluster any more, ask another one")]
     NoMember,
+    /// Its signature is missing or wrong, or what was signed is out of date.
+    #[error(transparent)]
+    Seal(#[from] SealError),
 }
 
 /// A write did not reach what was asked for.

@@ -213,8 +213,34 @@
 //!                      9c1e... 10.0.0.2:1593 KEY-B                          6fd0d0a0c1d4e1b5 10.0.0.1:1593 KEY-A
 //! ```
 //!
-//! Whoever is a member is trusted with everything: it may read and write all keys, and add and remove
+//! Whoever is a member is trusted with nearly everything: it may read and write all keys, and add and remove
 //! members.
+//!
+//! **Signed writes** are what even a member can't fake. [`Config::signed_prefixes`](crate::Config::signed_prefixes)
+//! names authors, and every node refuses a version of such a key, tombstones included, that none of them has
+//! signed, from whomever it comes. The signature covers name, value, mirrors, expiry, what it replaces, and a
+//! sequence: of an author's writes of one key the highest sequence counts, and an older one that somebody
+//! sends again is known or replaced. [`Put::signed_by`](crate::operations::Put::signed_by) signs,
+//! [`author_of`](crate::identity::author_of) checks what was read. Members can still keep writes to themselves, or
+//! claim to have stored them, and a value whose deletion is buried can be sent again: give it an expiry, or
+//! replace it instead of deleting. All nodes should demand the same, before the first such key is written.
+//! The whole argument: [`Statement`](crate::Statement).
+//!
+//! ```
+//! use std::sync::Arc;
+//! use turbopump::{Config, Identity, Key, Node, identity::author_of};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let author = Arc::new(Identity::generate());
+//! let signed_prefixes = vec![("releases/".to_owned(), vec![author.public_key()])];
+//! let node = Node::builder().config(Config { signed_prefixes, ..Config::default() }).start()?;
+//! assert!(node.put("releases/latest", "1.2.4").wait().is_err());
+//! node.put("releases/latest", "1.2.3").signed_by(&author, 1).wait()?;
+//! let reading = node.get("releases/latest").wait()?;
+//! let version = &reading.newest().ok_or("it is there")?.version;
+//! assert_eq!(author_of(&Key::try_from("releases/latest")?, version), Some(author.public_key()));
+//! # Ok(()) }
+//! ```
 //!
 //! # When nodes or networks fail
 //!

@@ -376,6 +376,8 @@ impl Node {
             expires_in: None,
             timeout: None,
             progress: None,
+            expires_ms: None,
+            sealing: None,
         }
     }
 }

@@ -14,14 +14,11 @@ use std::{future::IntoFuture, ops::Deref, sync::Arc, time::Duration};
 use bytes::Bytes;
 
 use crate::{
-    config::{Ack, Read},
-    core::{
-        Content, Departure, Found, KeyPage, Outcome, Progress, ReadRequest, Request, Stats, WriteRequest,
-        Written,
-    },
+    config::Read,
+    core::{Departure, Found, KeyPage, Outcome, Progress, ReadRequest, Request, Stats},
     driver::{Reply, Ticket, wall_ms},
     error::{MemberError, ReadError, SubmitError, WriteError},
-    model::{Context, Digest, Key, Kind, Mirrors, NodeId, PublicKey, Record, Siblings},
+    model::{Context, Key, NodeId, PublicKey, Record, Siblings},
     node::Node,
     pending::{Pending, completion},
     writer::Staged,
@@ -195,121 +192,11 @@ macro_rules! operation {
     };
 }
 
-/// What a write carries.
-pub(crate) enum Payload {
-    Tombstone,
-    Whole(Bytes),
-    Staged(Staged),
-}
+// Behind the macro, which it uses.
+mod put;
 
-/// A write or a delete: [`Node::put`], [`Node::delete`], [`ValueWriter::finish`](crate::ValueWriter::finish).
-#[must_use = "nothing is written before submit, start or wait"]
-pub struct Put {
-    pub(crate) node: Node,
-    pub(crate) key: Result<Key, SubmitError>,
-    pub(crate) value: Payload,
-    pub(crate) mirrors: Option<Mirrors>,
-    pub(crate) ack: Option<Ack>,
-    pub(crate) context: Option<Context>,
-    pub(crate) expires_in: Option<Duration>,
-    pub(crate) timeout: Option<Duration>,
-    pub(crate) progress: Option<Arc<dyn Fn(Progress) + Send + Sync>>,
-}
-
-operation!(Put, Written, WriteError);
-
-impl Put {
-    /// How many nodes shall hold the key; 0 = all. Default: as many as before, else
-    /// [`Config::mirrors`](crate::Config::mirrors).
-    pub fn mirrors(mut self, mirrors: u16) -> Self {
-        self.mirrors = Some(Mirrors(mirrors));
-        self
-    }
-
-    /// When the write is complete. Default: [`Config::ack`](crate::Config::ack).
-    pub fn ack(mut self, ack: Ack) -> Self {
-        self.ack = Some(ack);
-        self
-    }
-
-    /// Replace exactly what this context covers. Default: all that this node knows of the key.
-    pub fn context(mut self, context: Context) -> Self {
-        self.context = Some(context);
-        self
-    }
-
-    /// The value counts as absent from then on, everywhere. Rounded to milliseconds, by the wall
-    /// clocks of the nodes. Default: never.
-    pub fn expires_in(mut self, after: Duration) -> Self {
-        self.expires_in = Some(after);
-        self
-    }
-
-    /// How long it may take before it ends as unknown. Default:
-    /// [`Config::operation_timeout`](crate::Config::operation_timeout).
-    pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.timeout = Some(timeout);
-        self
-    }
-
-    /// A second closure: runs whenever an owner has stored the write, until the write is complete.
-    pub fn on_mirror(mut self, closure: impl Fn(Progress) + Send + Sync + 'static) -> Self {
-        self.progress = Some(Arc::new(closure));
-        self
-    }
-}
-
-impl Prepare for Put {
-    type Ok = Written;
-    type Error = WriteError;
-
-    fn prepare(self) -> Result<Prepared<Self>, SubmitError> {
-        let (key, max) = (self.key?, self.node.config().max_value_bytes);
-        let (kind, value, staged) = match self.value {
-            Payload::Tombstone => (Kind::Tombstone, Bytes::new(), None),
-            Payload::Whole(value) => (Kind::Value, value, None),
-            Payload::Staged(staged) => (Kind::Value, Bytes::new(), Some(staged)),
-        };
-        let len = value.len() as u64;
-        if len > max {
-            return Err(SubmitError::ValueTooLong { len, max });
-        }
-        let expires_ms =
-            self.expires_in.map(|after| wall_ms(&*self.node.clock()).saturating_add(whole_ms(after)));
-        let request = WriteRequest {
-            key,
-            kind,
-            digest: staged.as_ref().map_or_else(|| Digest::of(&value), |staged| staged.digest),
-            content: staged.as_ref().map_or(Content::Whole(value), Staged::content),
-            mirrors: self.mirrors,
-            ack: self.ack,
-            context: self.context,
-            expires_ms,
-            timeout_ms: self.timeout.map(whole_ms),
-            progress: self.progress.is_some(),
-        };
-        let request = Request::Write(request);
-        Ok(match staged {
-            Some(staged) => Prepared::Commit(request, staged),
-            None => Prepared::Ask(request, len),
-        })
-    }
-
-    fn convert(_: u64, outcome: Outcome) -> Result<Written, WriteError> {
-        match outcome {
-            Outcome::Written(result) => result,
-            _ => Err(WriteError::Stopped),
-        }
-    }
-
-    fn node(&self) -> Node {
-        self.node.clone()
-    }
-
-    fn progress(&mut self) -> Option<Arc<dyn Fn(Progress) + Send + Sync>> {
-        self.progress.clone()
-    }
-}
+pub(crate) use put::Payload;
+pub use put::Put;
 
 /// A read: [`Node::get`].
 #[must_use = "nothing is read before submit, start or wait"]

@@ -465,6 +465,7 @@ fn version(n: u64) -> Arc<Version> {
         mirrors: Mirrors(3),
         len: value.len() as u64,
         digest: Digest::of(&value),
+        seal: None,
     })
 }
 

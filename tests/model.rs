@@ -39,7 +39,7 @@ const COUNTERS: u64 = 40;
 const ACTORS: u64 = 3;
 
 /// The highest counter that a context as text may name.
-const HIGHEST: u64 = 1 << 53;
+const HIGHEST: u64 = (1 << 63) - 1;
 
 type Dots = BTreeSet<Dot>;
 
@@ -314,6 +314,7 @@ impl World {
             mirrors: Mirrors(3),
             len: 0,
             digest: Digest::of(b""),
+            seal: None,
         };
         let record = Record { version: Arc::new(version), value: None };
         self.writes.insert(dot, Write { record, past: reader.seen });

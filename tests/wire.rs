@@ -69,6 +69,7 @@ fn versions() -> impl Strategy<Value = Version> {
             mirrors: Mirrors(mirrors),
             len: if kind == Kind::Tombstone { 0 } else { len },
             digest: Digest(digest),
+            seal: None,
         },
     )
 }
@@ -442,6 +443,7 @@ fn version() -> Version {
         mirrors: Mirrors(3),
         len: 5,
         digest: Digest::of(b"hello"),
+        seal: None,
     }
 }
 
@@ -647,6 +649,7 @@ fn golden_bytes() {
         kind: Kind::Tombstone,
         len: 0,
         digest: Digest::of(b""),
+        seal: None,
         expires_ms: Some(1_700_000_000_001),
         context: Context::EMPTY,
         ..version()

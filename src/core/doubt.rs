@@ -204,6 +204,6 @@ impl Core {
     }
 
     fn is_doubtful(&self, version: &Version) -> bool {
-        version.kind == Kind::Value && self.books.wanted.is_doubted(version.dot)
+        version.kind == Kind::Value && self.books.wanted.is_doubted(version)
     }
 }

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::{Event, OpId, Outcome, Progress, Request, WatchId};
 use crate::{
     config::Config,
-    model::{Dot, Key, Member, Members, NodeId, PublicKey, Record, Version},
+    model::{Dot, Key, Member, Members, NodeId, PublicKey, Record, Verify, Version},
     partition::{PartitionCount, Partitioner, Placement},
     storage::{Change, StageId},
     wire::Message,
@@ -227,4 +227,6 @@ pub struct Setup {
     /// The longest message that goes into one frame, in bytes. Values that would make one longer
     /// travel in pieces.
     pub max_message_bytes: usize,
+    /// Says who signed what.
+    pub verify: Verify,
 }

@@ -196,6 +196,7 @@ impl Core {
             mirrors: Mirrors(1),
             len: value.len() as u64,
             digest: Digest::of(&value),
+            seal: None,
         };
         let replaces = self.books.records.clone();
         self.books.writing = Some((dot, ledger));
@@ -233,7 +234,7 @@ impl Core {
     fn everything_held(&self) -> BTreeMap<Actor, u64> {
         let mut held = BTreeMap::new();
         for version in self.index.everything().filter(|v| !self.naming.named(v.dot)) {
-            let last: &mut u64 = held.entry(version.dot.actor).or_default();
+            let last: &mut u64 = held.entry(version.writer()).or_default();
             *last = version.dot.counter.max(*last);
         }
         held

@@ -38,6 +38,7 @@ mod read;
 mod request;
 mod rest;
 mod scrub;
+mod seals;
 mod settle;
 mod stats;
 mod sync;
@@ -148,6 +149,7 @@ pub struct Core {
     unsure: unsure::Unsure,
     doubt: doubt::Doubt,
     watches: watch::Watches,
+    seals: seals::Seals,
     counters: Counters,
 }
 
@@ -205,6 +207,7 @@ impl Core {
             unsure: unsure::Unsure::default(),
             doubt: doubt::Doubt::default(),
             watches: watch::Watches::default(),
+            seals: seals::Seals::new(setup.verify),
             counters: Counters::default(),
         }
     }

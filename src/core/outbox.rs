@@ -200,7 +200,10 @@ impl Core {
             AckStatus::Failed => peer.paused_until_ms = now_ms + FAILED_PAUSE_MS,
             _ => peer.window = (peer.window + 1).min(self.config.max_flights_per_peer),
         }
-        if status == AckStatus::Held {
+        if status == AckStatus::Refused {
+            // Again and again it would say the same.
+            self.pay(from);
+        } else if status == AckStatus::Held {
             // It counts for who wrote it; who holds it for others goes on giving it away.
             self.write_acknowledged(from, flight.version.dot);
             self.read_acknowledged(from, &flight.key, flight.version.dot);

@@ -238,17 +238,22 @@ impl Core {
             return;
         }
         let Some(op) = self.reads.asked.remove(&tag) else { return };
+        let Some(key) = self.operations.read(op).map(|read| read.key.clone()) else { return };
+        let wrong = self.wrongly_sealed(from, &key, &versions);
         let Some(read) = self.operations.read(op) else { return };
         read.tags.retain(|(asked, _)| *asked != tag);
         let mut damaged = 0;
         for record in records.iter().flatten() {
+            if wrong.contains(&record.version.dot) {
+                continue;
+            }
             if record.value.as_ref().is_none_or(|value| record.version.matches(value)) {
                 read.found.insert(record.clone());
             } else {
                 damaged += 1;
             }
         }
-        if records.is_some() && damaged == 0 {
+        if records.is_some() && damaged == 0 && wrong.is_empty() {
             read.answers.push((from, versions.iter().map(|v| v.dot).collect()));
         }
         self.counters.damaged_received += damaged;

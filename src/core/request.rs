@@ -8,7 +8,7 @@ use super::Departure;
 use crate::{
     config::{Ack, Read},
     error::{MemberError, ReadError, WriteError},
-    model::{Context, Digest, Dot, Key, Kind, Member, Mirrors, NodeId, PublicKey, Siblings, Version},
+    model::{Context, Digest, Dot, Key, Kind, Member, Mirrors, NodeId, PublicKey, Seal, Siblings, Version},
     storage::StageId,
 };
 
@@ -72,6 +72,8 @@ pub struct WriteRequest {
     pub timeout_ms: Option<u64>,
     /// Whether every mirror's acknowledgement is to be reported.
     pub progress: bool,
+    /// Who signed it: the sequence, and the seal.
+    pub seal: Option<(u64, Seal)>,
 }
 
 /// A read.
@@ -378,6 +380,8 @@ counters! {
     storage_failed,
     /// Values of peers that did not fit their digest.
     damaged_received,
+    /// Writes of clients and versions of peers refused for their signature, or for having none.
+    signatures_refused,
     /// Copies sent to peers.
     copies_sent,
     /// Of those, sent again for want of an acknowledgement.

@@ -43,6 +43,7 @@ impl Bench {
             incarnation: 1,
             seed: 1,
             max_message_bytes: 60_000,
+            verify: crate::identity::is_signed_by,
         });
         let mut bench = Self { core, now: Now { mono_ms: 1, wall_ms: 1_000_000 }, next_op: 0 };
         bench.core.start(bench.now, &mut Vec::new());
@@ -90,6 +91,7 @@ impl Bench {
             expires_ms: None,
             timeout_ms: None,
             progress: false,
+            seal: None,
         }))
     }
 }
@@ -113,6 +115,7 @@ fn offered(len: u64) -> Message {
         mirrors: Mirrors(3),
         len,
         digest: Digest([7; 32]),
+        seal: None,
     };
     Message::Write { tag: 5, key: key("k"), version: Arc::new(version), value: None }
 }
@@ -432,6 +435,7 @@ fn values_are_left_out_of_a_reply_that_would_get_too_long() {
                 mirrors: Mirrors(3),
                 len: *len as u64,
                 digest: Digest([7; 32]),
+                seal: None,
             };
             Record { version: version.into(), value: Some(vec![0; *len].into()) }
         };
@@ -590,6 +594,7 @@ fn what_was_staged_for_a_write_that_is_refused_is_discarded() {
         expires_ms: None,
         timeout_ms: None,
         progress: false,
+        seal: None,
     }));
     let is_its = |work: &Work| matches!(work, Work::Discard { stage: of, .. } if *of == stage);
     assert!(jobs(&outputs).iter().any(|(_, work)| is_its(work)), "{outputs:?}");

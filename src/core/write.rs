@@ -8,7 +8,7 @@
 //!
 //! Invariants: nobody is told `Stored` before storage was; a version is verified (length and
 //! digest) before it is begun; a version that is known or replaced is acknowledged as `Known` and
-//! never stored twice. A write that failed is unknown: its copies may live elsewhere.
+//! never stored twice; one whose signature is not as its key demands (`seals`) is never begun. A write that failed is unknown: its copies may live elsewhere.
 
 use std::sync::Arc;
 
@@ -47,6 +47,11 @@ pub(crate) struct Writes {
 }
 
 impl Writes {
+    /// Whether a client's write of that name is not complete yet.
+    pub(crate) fn is_running(&self, dot: Dot) -> bool {
+        self.running.contains_key(&dot)
+    }
+
     /// Writes of clients that are not complete yet.
     pub(crate) fn running(&self) -> usize {
         self.running.len()
@@ -106,7 +111,7 @@ impl Core {
         let timeout_ms = self.write_timeout_ms(request.timeout_ms, request.content.len());
         let mirrors = request.mirrors.unwrap_or(self.config.mirrors);
         let known = self.index.look(&request.key);
-        let is_blind = request.context.is_none() && known.0.is_none();
+        let is_blind = request.context.is_none() && known.0.is_none() && request.seal.is_none();
         if is_blind && !self.owns(self.me, &request.key, mirrors) && self.config.write_chaining {
             let owners: Vec<NodeId> = self.placement.owners(request.key.hash64(), mirrors).collect();
             if let Some(owner) = owners.into_iter().find(|id| self.is_up(*id)) {
@@ -162,7 +167,7 @@ impl Core {
             // It left while an owner was asked: nobody would take over what is kept here from now on.
             return self.refuse_write(op, request, WriteError::Refused(SubmitError::NoMember));
         }
-        let key = request.key;
+        let key = request.key.clone();
         let mirrors = request.mirrors.or(before).unwrap_or(self.config.mirrors);
         let ack = request.ack.unwrap_or(self.config.ack);
         let owners: Vec<NodeId> = self.placement.owners(key.hash64(), mirrors).collect();
@@ -170,24 +175,36 @@ impl Core {
             && usize::from(asked) > owners.len()
         {
             let error = WriteError::AckImpossible { asked, owners: owners.len() };
-            return self.refuse_write(op, WriteRequest { key, ..request }, error);
+            return self.refuse_write(op, request, error);
         }
         let timeout_ms = self.write_timeout_ms(request.timeout_ms, request.content.len());
-        let asked = request.context.map(|context| self.index.closed(&key, context));
-        asked.iter().for_each(|context| seen.merge(context));
-        let (dot, since) = self.naming.name(&key, &seen);
-        let context = asked.unwrap_or(seen);
-        let version = Arc::new(Version {
-            dot,
-            since,
-            context,
-            written_ms: self.now.wall_ms,
-            expires_ms: request.expires_ms,
-            kind: request.kind,
-            mirrors,
-            len: request.content.len(),
-            digest: request.digest,
-        });
+        let version = match self.sealed(&key, &request) {
+            Ok(Some(version)) => version,
+            Ok(None) => {
+                let asked = request.context.map(|context| self.index.closed(&key, context));
+                asked.iter().for_each(|context| seen.merge(context));
+                let (dot, since) = self.naming.name(&key, &seen);
+                Version {
+                    dot,
+                    since,
+                    context: asked.unwrap_or(seen),
+                    written_ms: self.now.wall_ms,
+                    expires_ms: request.expires_ms,
+                    kind: request.kind,
+                    mirrors,
+                    len: request.content.len(),
+                    digest: request.digest,
+                    seal: None,
+                }
+            }
+            Err(error) => {
+                let error = WriteError::Refused(error);
+                return self.refuse_write(op, request, error);
+            }
+        };
+        let (mirrors, version) = (version.mirrors, Arc::new(version));
+        let (dot, since) = (version.dot, version.since);
+        let is_known = self.index.find(&key, dot).is_some();
         let mut known = version.context.clone();
         known.add(dot.actor, since, dot.counter);
         let written =
@@ -199,7 +216,15 @@ impl Core {
             Running { written, ack, owners, acked: vec![], stored: false, progress: request.progress };
         self.writes.running.insert(dot, op);
         self.keep(op, Operation::Write(Box::new(WriteOperation::Running(running))), timeout_ms);
-        self.accept(&key, version.clone(), request.content.clone(), Waiter::Nobody);
+        match is_known {
+            true => {
+                if let Content::Staged { stage, .. } = request.content {
+                    self.discard(key.clone(), stage);
+                }
+                self.write_stored(&key, dot);
+            }
+            false => self.admit(&key, version.clone(), request.content.clone(), Waiter::Nobody),
+        }
         if self.config.write_chaining {
             let me = self.me;
             let targets = placement.owners(key.hash64(), widest).filter(|id| *id != me);
@@ -260,14 +285,37 @@ impl Core {
                 None if Self::is_bare(&version) => {
                     return self.accept(&key, version, Content::Whole(Bytes::new()), Waiter::Peer(from, tag));
                 }
-                None => self.fetch(from, Some(tag), key, version),
+                None => match self.check_seal(&key, &version) {
+                    Ok(()) => self.fetch(from, Some(tag), key, version),
+                    Err(error) => {
+                        self.seal_refused(&key, Some(from), error);
+                        AckStatus::Refused
+                    }
+                },
             },
         };
         self.send(from, Message::WriteAck { tag, status });
     }
 
-    /// Keeps a verified version unless it is known or replaced; `waiter` hears of it either way.
+    /// Keeps a version whose value was verified unless it is known, replaced or not signed as its key
+    /// demands; `waiter` hears of it either way.
     pub(super) fn accept(&mut self, key: &Key, version: Arc<Version>, content: Content, waiter: Waiter) {
+        if matches!(self.judge(key, &version), Verdict::New(_))
+            && let Err(error) = self.check_seal(key, &version)
+        {
+            let from = if let Waiter::Peer(peer, _) = waiter { Some(peer) } else { None };
+            self.seal_refused(key, from, error);
+            if let Content::Staged { stage, .. } = content {
+                self.discard(key.clone(), stage);
+            }
+            self.tell(waiter, AckStatus::Refused);
+            return self.read_failed(version.dot);
+        }
+        self.admit(key, version, content, waiter);
+    }
+
+    /// The same for one whose signature was looked at.
+    fn admit(&mut self, key: &Key, version: Arc<Version>, content: Content, waiter: Waiter) {
         let dot = version.dot;
         let replaces = match self.judge(key, &version) {
             Verdict::New(replaces) => replaces,

@@ -10,7 +10,7 @@ use ring::{
     signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey},
 };
 
-use crate::model::PublicKey;
+use crate::model::{Key, PublicKey, Seal, SealError, Statement, Version};
 
 /// Bytes of a signature.
 pub const SIGNATURE_BYTES: usize = 64;
@@ -50,8 +50,11 @@ impl Identity {
         Self { seed, pair, public_key: PublicKey(public_key) }
     }
 
-    /// Reads what [`secret_text`](Self::secret_text) wrote.
-    pub(crate) fn from_secret_text(text: &str) -> Result<Self, SecretKeyError> {
+    /// Reads the text of a key file: 64 hexadecimal digits and the end of the line.
+    ///
+    /// # Errors
+    /// It is something else.
+    pub fn from_secret_text(text: &str) -> Result<Self, SecretKeyError> {
         let seed: PublicKey = text.trim_end().parse().map_err(|_| SecretKeyError)?;
         Ok(Self::from_seed(seed.0))
     }
@@ -73,6 +76,17 @@ impl Identity {
         signature
     }
 
+    /// Signs what this key says of a key of the store.
+    ///
+    /// # Errors
+    /// [`SealError::Sequence`]; or [`SealError::Author`] where the statement is somebody else's.
+    pub fn seal(&self, key: &Key, statement: &Statement) -> Result<Seal, SealError> {
+        if statement.author != self.public_key {
+            return Err(SealError::Author);
+        }
+        Ok(Seal { author: self.public_key, signature: self.sign(&statement.message(key)?) })
+    }
+
     /// What tells others, after a restart, that their link to the process before is gone.
     #[cfg(feature = "quic")]
     pub(crate) fn reset_secret(&self) -> [u8; 32] {
@@ -89,6 +103,13 @@ impl fmt::Debug for Identity {
 /// Whether the holder of the key signed this message.
 pub fn is_signed_by(key: &PublicKey, message: &[u8], signature: &[u8]) -> bool {
     UnparsedPublicKey::new(&ED25519, key.0).verify(message, signature).is_ok()
+}
+
+/// Who signed this version of this key, if that is true to the last field. It says nothing of the value's
+/// bytes: those are the author's if [`Version::matches`] them.
+pub fn author_of(key: &Key, version: &Version) -> Option<PublicKey> {
+    version.check_seal(key, is_signed_by).ok()?;
+    version.seal.as_ref().map(|seal| seal.author)
 }
 
 #[cfg(test)]

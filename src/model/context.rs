@@ -18,9 +18,9 @@ use super::{Actor, Dot, Version};
 /// sibling written by that actor over a thousand writes ago and never seen since counts as seen.
 pub const MAX_RANGES_PER_ACTOR: usize = 1_024;
 
-/// The highest counter that a context as text may name: no actor lives to write so often, and a
-/// made-up context can't use up the numbers.
-const MAX_COUNTER: u64 = 1 << 53;
+/// The highest counter that a context as text may name: neither an actor that is a node's process nor one
+/// that is an author gets there, and a made-up context can't use up the numbers.
+const MAX_COUNTER: u64 = (1 << 63) - 1;
 
 /// Low end exclusive, high end inclusive.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, PartialOrd, Ord)]

@@ -16,7 +16,7 @@
 
 use std::{collections::BTreeMap, fmt, str::FromStr};
 
-use super::{Actor, Dot, Key, NodeId, Stamp};
+use super::{Actor, Key, NodeId, Stamp, Version};
 
 const NAME: &str = ".turbopump/ledger";
 const FIRST_LINE: &str = "turbopump ledger 1";
@@ -68,9 +68,10 @@ impl Ledger {
         Key::new(NAME).expect("a key")
     }
 
-    /// Whether the store held a write when it turned out to be an older copy, as far as is known.
-    pub fn is_doubted(&self, dot: Dot) -> bool {
-        self.doubted.get(&dot.actor).is_some_and(|last| dot.counter <= *last)
+    /// Whether the store held a write when it turned out to be an older copy, as far as is known. Signed
+    /// ones are counted by author, over all keys, so that the ledger stays short.
+    pub fn is_doubted(&self, version: &Version) -> bool {
+        self.doubted.get(&version.writer()).is_some_and(|last| version.dot.counter <= *last)
     }
 
     /// Whether a key is the one of the ledger.

@@ -1,8 +1,8 @@
 //! One write of a key: its name, what it replaced, and what it carries.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, str::FromStr, sync::Arc};
 
-use super::{Context, ContextError};
+use super::{Context, ContextError, Seal};
 
 /// Who names writes: one process of one node, from its start to its end.
 ///
@@ -60,6 +60,8 @@ pub struct Version {
     pub len: u64,
     /// Digest of the value; of no bytes for a tombstone.
     pub digest: Digest,
+    /// Who vouches for it, where it is signed. Then all other fields follow from what was signed.
+    pub seal: Option<Arc<Seal>>,
 }
 
 impl Version {

@@ -3,6 +3,7 @@
 //! ```text
 //! format (1 byte) | MessagePack array:
 //!   [actor, counter, since, kind, mirrors, len, digest, written_ms, expires_ms, context]
+//! format      1; 2 with [..., author, signature] behind, of a signed version
 //! kind        0 value, 1 tombstone
 //! expires_ms  nil for never
 //! context     flat array of actor, low, high
@@ -12,6 +13,8 @@
 //! a reader does not know are skipped. [`FileStorage`](super::FileStorage) has a shorter form of its
 //! own, which leaves out what stands in a file's name.
 
+use std::sync::Arc;
+
 use rmp::{
     Marker,
     decode::{NumValueReadError, read_array_len, read_bin_len, read_int, read_marker},
@@ -19,12 +22,16 @@ use rmp::{
 };
 
 use super::StorageError;
-use crate::model::{Actor, Context, Digest, Dot, Kind, Mirrors, Version};
+use crate::model::{Actor, Context, Digest, Dot, Kind, Mirrors, PublicKey, Seal, Version};
 
-/// What this release writes.
+/// What this release writes of versions that are not signed.
 const FORMAT: u8 = 1;
+/// What it writes of those that are: an older release is to refuse them, not to drop their seals.
+const SEALED_FORMAT: u8 = 2;
 /// Fields that every format has.
 const FIELDS: u32 = 10;
+/// Those that a signed version has on top.
+const SEAL_FIELDS: u32 = 2;
 
 /// The metadata of a version as bytes that later releases read, for a storage of one's own.
 ///
@@ -38,7 +45,7 @@ const FIELDS: u32 = 10;
 /// ```
 pub fn encode_version(version: &Version) -> Vec<u8> {
     let mut out = Vec::with_capacity(96);
-    out.push(FORMAT);
+    out.push(if version.seal.is_some() { SEALED_FORMAT } else { FORMAT });
     put_fields(&mut out, version).expect("writing to a Vec does not fail");
     out
 }
@@ -50,9 +57,11 @@ pub fn encode_version(version: &Version) -> Vec<u8> {
 pub fn decode_version(bytes: &[u8]) -> Result<Version, StorageError> {
     let damaged = || StorageError::damaged("a version's metadata", "it can't be decoded");
     match bytes.split_first() {
-        Some((&FORMAT, rest)) => take_fields(rest).ok_or_else(damaged),
-        Some((&format, _)) if format > FORMAT => {
-            let text = format!("a version has format {format}, this release knows {FORMAT}; use a newer one");
+        Some((&FORMAT, rest)) => take_fields(rest, false).ok_or_else(damaged),
+        Some((&SEALED_FORMAT, rest)) => take_fields(rest, true).ok_or_else(damaged),
+        Some((&format, _)) if format > SEALED_FORMAT => {
+            let text =
+                format!("a version has format {format}, this release knows {SEALED_FORMAT}; use a newer one");
             Err(StorageError::Format(text))
         }
         _ => Err(damaged()),
@@ -60,7 +69,7 @@ pub fn decode_version(bytes: &[u8]) -> Result<Version, StorageError> {
 }
 
 fn put_fields(out: &mut Vec<u8>, v: &Version) -> Result<(), Box<dyn std::error::Error>> {
-    write_array_len(out, FIELDS)?;
+    write_array_len(out, FIELDS + if v.seal.is_some() { SEAL_FIELDS } else { 0 })?;
     for number in [v.dot.actor.0, v.dot.counter, v.since, u64::from(v.kind == Kind::Tombstone)] {
         write_uint(out, number)?;
     }
@@ -78,12 +87,16 @@ fn put_fields(out: &mut Vec<u8>, v: &Version) -> Result<(), Box<dyn std::error::
             write_uint(out, number)?;
         }
     }
+    if let Some(seal) = &v.seal {
+        write_bin(out, &seal.author.0)?;
+        write_bin(out, &seal.signature)?;
+    }
     Ok(())
 }
 
-fn take_fields(mut rest: &[u8]) -> Option<Version> {
+fn take_fields(mut rest: &[u8], is_sealed: bool) -> Option<Version> {
     let bytes = &mut rest;
-    if read_array_len(bytes).ok()? < FIELDS {
+    if read_array_len(bytes).ok()? < FIELDS + if is_sealed { SEAL_FIELDS } else { 0 } {
         return None;
     }
     let dot = Dot { actor: Actor(number(bytes)?), counter: number(bytes)? };
@@ -95,11 +108,15 @@ fn take_fields(mut rest: &[u8]) -> Option<Version> {
     };
     let mirrors = Mirrors(number(bytes)?.try_into().ok()?);
     let len = number(bytes)?;
-    let digest = digest(bytes)?;
+    let digest = Digest(binary(bytes)?);
     let written_ms = number(bytes)?;
     let expires_ms = optional(bytes)?;
     let context = context(bytes)?;
-    Some(Version { dot, since, context, written_ms, expires_ms, kind, mirrors, len, digest })
+    let seal = match is_sealed {
+        true => Some(Arc::new(Seal { author: PublicKey(binary(bytes)?), signature: binary(bytes)? })),
+        false => None,
+    };
+    Some(Version { dot, since, context, written_ms, expires_ms, kind, mirrors, len, digest, seal })
 }
 
 fn number(bytes: &mut &[u8]) -> Option<u64> {
@@ -117,11 +134,11 @@ fn optional(bytes: &mut &[u8]) -> Option<Option<u64>> {
     number(bytes).map(Some)
 }
 
-fn digest(bytes: &mut &[u8]) -> Option<Digest> {
+fn binary<const BYTES: usize>(bytes: &mut &[u8]) -> Option<[u8; BYTES]> {
     let len = read_bin_len(bytes).ok()? as usize;
-    let (digest, rest) = bytes.split_at_checked(len)?;
+    let (binary, rest) = bytes.split_at_checked(len)?;
     *bytes = rest;
-    digest.try_into().ok().map(Digest)
+    binary.try_into().ok()
 }
 
 fn context(bytes: &mut &[u8]) -> Option<Context> {
@@ -152,13 +169,16 @@ mod tests {
             mirrors: Mirrors(u16::MAX),
             len: 5,
             digest: Digest::of(b"hello"),
+            seal: None,
         }
     }
 
     #[test]
     fn what_was_encoded_is_decoded() {
         let tombstone = Version { kind: Kind::Tombstone, expires_ms: None, ..version() };
-        for version in [version(), tombstone, Version { context: Context::EMPTY, ..version() }] {
+        let seal = Some(Arc::new(Seal { author: PublicKey([7; 32]), signature: [8; 64] }));
+        let signed = Version { seal, ..version() };
+        for version in [version(), tombstone, signed, Version { context: Context::EMPTY, ..version() }] {
             assert_eq!(decode_version(&encode_version(&version)).unwrap(), version);
         }
     }
@@ -179,7 +199,7 @@ mod tests {
         for cut in 0..bytes.len() {
             assert!(matches!(decode_version(&bytes[..cut]), Err(StorageError::Damaged { .. })), "{cut}");
         }
-        let newer = [&[FORMAT + 1], &bytes[1..]].concat();
+        let newer = [&[SEALED_FORMAT + 1], &bytes[1..]].concat();
         assert!(matches!(decode_version(&newer), Err(StorageError::Format(_))));
     }
 }

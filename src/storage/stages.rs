@@ -373,6 +373,7 @@ mod tests {
             mirrors: Mirrors(3),
             len: value.len() as u64,
             digest: Digest::of(value),
+            seal: None,
         }
     }
 

@@ -28,6 +28,8 @@ pub enum AckStatus {
     Busy,
     /// Its storage failed. The outcome is unknown.
     Failed,
+    /// It is not signed as its key demands, or not by whom it says: to offer it again is of no use.
+    Refused,
 }
 
 /// The sum over all keys of one tree that two nodes both own.

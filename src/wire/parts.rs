@@ -14,15 +14,16 @@ use super::{
 };
 use crate::model::{
     Actor, Context, Digest, Dot, Key, Kind, MAX_ADDRS, Member, MemberKey, MemberState, Mirrors, NodeId,
-    PublicKey, Record, Stamp, Version,
+    PublicKey, Record, Seal, Stamp, Version,
 };
 
 /// Bytes of a packed [`HashedKey`].
 pub(super) const HASHED_KEY_BYTES: usize = 16;
 
-/// `[actor, counter, since, context, written, expires | nil, kind, mirrors, len, digest]`
+/// `[actor, counter, since, context, written, expires | nil, kind, mirrors, len, digest]`, and of a signed
+/// one `author, signature` behind.
 pub(crate) fn encode_version(version: &Version, out: &mut Vec<u8>) {
-    put_array(out, 10);
+    put_array(out, if version.seal.is_some() { 12 } else { 10 });
     put_uint(out, version.dot.actor.0);
     put_uint(out, version.dot.counter);
     put_uint(out, version.since);
@@ -36,11 +37,15 @@ pub(crate) fn encode_version(version: &Version, out: &mut Vec<u8>) {
     put_uint(out, version.mirrors.0.into());
     put_uint(out, version.len);
     put_bytes(out, &version.digest.0);
+    if let Some(seal) = &version.seal {
+        put_bytes(out, &seal.author.0);
+        put_bytes(out, &seal.signature);
+    }
 }
 
 pub(crate) fn decode_version(r: &mut Reader<'_>) -> Result<Version, DecodeError> {
-    let later = r.fields("version", 10)?;
-    let version = Version {
+    let mut later = r.fields("version", 10)?;
+    let mut version = Version {
         dot: decode_dot(r)?,
         since: r.uint("since")?,
         context: decode_context(r)?,
@@ -54,7 +59,12 @@ pub(crate) fn decode_version(r: &mut Reader<'_>) -> Result<Version, DecodeError>
         mirrors: Mirrors(r.small("mirrors")?),
         len: r.uint("len")?,
         digest: Digest(r.bytes("digest")?.try_into().map_err(|_| DecodeError::Malformed("digest"))?),
+        seal: None,
     };
+    if later >= 2 {
+        version.seal = Some(decode_seal(r)?.into());
+        later -= 2;
+    }
     r.skip(later)?;
     if version.since >= version.dot.counter {
         return Err(DecodeError::Malformed("since"));
@@ -68,9 +78,15 @@ pub(crate) fn decode_version(r: &mut Reader<'_>) -> Result<Version, DecodeError>
     Ok(version)
 }
 
+fn decode_seal(r: &mut Reader<'_>) -> Result<Seal, DecodeError> {
+    let author = r.bytes("author")?.try_into().map_err(|_| DecodeError::Malformed("author"))?;
+    let signature = r.bytes("signature")?.try_into().map_err(|_| DecodeError::Malformed("signature"))?;
+    Ok(Seal { author: PublicKey(author), signature })
+}
+
 /// At most how many bytes a version takes.
 pub(super) fn version_len_hint(version: &Version) -> usize {
-    100 + context_len_hint(&version.context)
+    100 + if version.seal.is_some() { 100 } else { 0 } + context_len_hint(&version.context)
 }
 
 /// `[actor, low, high, actor, low, high ...]`
@@ -136,6 +152,7 @@ pub(super) fn encode_status(status: AckStatus) -> u64 {
         AckStatus::Fetching => 2,
         AckStatus::Busy => 3,
         AckStatus::Failed => 4,
+        AckStatus::Refused => 6,
     }
 }
 
@@ -147,6 +164,7 @@ pub(super) fn decode_status(r: &mut Reader<'_>) -> Result<AckStatus, DecodeError
         2 => AckStatus::Fetching,
         3 => AckStatus::Busy,
         4 => AckStatus::Failed,
+        6 => AckStatus::Refused,
         _ => return Err(DecodeError::Malformed("status")),
     })
 }

@@ -90,6 +90,7 @@ impl Pair {
             config: Config { scrub_interval: Duration::ZERO, ..Config::default() },
             seed: i as u64,
             max_message_bytes: MAX_MESSAGE_BYTES,
+            verify: turbopump::identity::is_signed_by,
         };
         let side = |i| Side { core: Core::new(setup(i)), other: BTreeMap::new() };
         let mut pair = Self {
@@ -287,6 +288,7 @@ fn version(number: u64, context: Context, from: u64) -> Version {
         mirrors: Mirrors(3),
         len: value.len() as u64,
         digest: Digest::of(&value),
+        seal: None,
     }
 }
 

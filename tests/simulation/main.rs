@@ -16,6 +16,7 @@ mod members;
 #[cfg(turbopump_mutations)]
 mod mutations;
 mod scenarios;
+mod signed;
 
 use std::{
     env,

@@ -4,10 +4,11 @@ use std::{
     net::{IpAddr, SocketAddr},
     path::PathBuf,
     str::FromStr,
+    sync::Arc,
 };
 
 use clap::{Parser, Subcommand, ValueEnum, builder::BoolishValueParser};
-use turbopump::{Ack, Mirrors, NodeId, PartitionCount};
+use turbopump::{Ack, Context, Mirrors, NodeId, PartitionCount, PublicKey};
 
 use crate::{
     gate::ListenAt,
@@ -96,12 +97,16 @@ pub struct Args {
     pub cluster_secret_file: Option<PathBuf>,
 
     /// Mirrors of a write that names none; 0 = all nodes
-    #[arg(long, value_name = "N", env = "TURBOPUMP_MIRRORS", default_value = "3", value_parser = parse_mirrors)]
+    #[arg(long, value_name = "N", env = "TURBOPUMP_MIRRORS", default_value = "3", value_parser = parse_mirrors, global = true)]
     pub mirrors: Mirrors,
 
     /// local | N | quorum | all: default for writes
     #[arg(long, value_name = "LEVEL", env = "TURBOPUMP_ACK", default_value = "local", value_parser = ack)]
     pub ack: Ack,
+
+    /// Take keys that begin so only if one of these authors signed them; repeatable, the same on all nodes
+    #[arg(long, value_name = "PREFIX=KEY[,KEY]", env = "TURBOPUMP_REQUIRE_SIGNED", value_parser = signed_prefix)]
+    pub require_signed: Vec<(String, Authors)>,
 
     /// Power of two, fixed when the cluster is born
     #[arg(long, value_name = "N", env = "TURBOPUMP_PARTITIONS", default_value = "1024", value_parser = partitions)]
@@ -196,11 +201,43 @@ pub struct Args {
 }
 
 /// What to do instead of serving.
-#[derive(Subcommand, Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Subcommand, Clone, Debug, PartialEq, Eq)]
 pub enum Command {
     /// Print this node's id and public key, as they stand in a members file; makes the key where there is none
     Id,
+    /// Sign a write of the value on stdin, and print the parameters for /write (or /delete)
+    Sign(SignArgs),
 }
+
+/// What is signed.
+#[derive(clap::Args, Clone, Debug, PartialEq, Eq)]
+pub struct SignArgs {
+    /// The name of the key
+    pub key: String,
+
+    /// The author's secret key: 64 hexadecimal digits, as openssl rand -hex 32 gives, or a node's key file
+    #[arg(short, long, value_name = "PATH")]
+    pub key_file: PathBuf,
+
+    /// Which of the author's writes of the key: the highest counts [default: milliseconds since 1970]
+    #[arg(long, value_name = "N")]
+    pub sequence: Option<u64>,
+
+    /// When the value ceases to exist, in milliseconds since 1970 [default: never]
+    #[arg(long, value_name = "MS")]
+    pub expires: Option<u64>,
+
+    /// What Turbopump-Context said, to replace what others wrote [default: the author's own writes]
+    #[arg(long, value_name = "CONTEXT", default_value = "", hide_default_value = true)]
+    pub context: Context,
+
+    /// For /delete: there is no value
+    #[arg(long)]
+    pub delete: bool,
+}
+
+/// Public keys of those who may write.
+pub type Authors = Arc<[PublicKey]>;
 
 /// Where versions are kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -267,6 +304,13 @@ fn parse_mirrors(text: &str) -> Result<Mirrors, String> {
 
 fn ack(text: &str) -> Result<Ack, String> {
     parse_ack(text).ok_or_else(|| format!("an ack is {ACK_FORMS}"))
+}
+
+fn signed_prefix(text: &str) -> Result<(String, Authors), String> {
+    let expected = "it is PREFIX=KEY[,KEY], where a key has 64 hexadecimal digits";
+    let (prefix, keys) = text.rsplit_once('=').ok_or(expected)?;
+    let keys: Result<Vec<PublicKey>, _> = keys.split(',').map(str::parse).collect();
+    Ok((prefix.into(), keys.map_err(|_| expected)?.into()))
 }
 
 /// A limit of nothing would serve nobody.
@@ -345,6 +389,8 @@ mod tests {
             ["--socket-mode", "7777"],
             ["--transport", "pigeons"],
             ["--ack", "0"],
+            ["--require-signed", "prefix"],
+            ["--require-signed", "prefix=12"],
             ["--partitions", "1000"],
             ["--port", "x"],
             ["-l", "a:b"],

@@ -18,3 +18,4 @@ pub mod params;
 pub mod reply;
 pub mod routes;
 pub mod server;
+pub mod sign;

@@ -7,7 +7,7 @@ use std::process;
 use clap::{Parser, error::ErrorKind};
 use turbopumpd::{
     args::{Args, Command},
-    server,
+    server, sign,
 };
 
 fn main() {
@@ -20,8 +20,9 @@ fn main() {
             refuse(first.strip_prefix("error: ").unwrap_or(first));
         }
     };
-    let result = match args.command {
+    let result = match &args.command {
         Some(Command::Id) => server::identify(&args),
+        Some(Command::Sign(sign)) => sign::run(sign, args.mirrors),
         None => server::run(&args),
     };
     if let Err(reason) = result {

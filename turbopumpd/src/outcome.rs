@@ -2,7 +2,7 @@
 
 use std::io;
 
-use turbopump::{MemberError, ReadError, SubmitError, WriteError};
+use turbopump::{MemberError, ReadError, SealError, SubmitError, WriteError};
 
 use crate::{gate::Reply, reply};
 
@@ -19,6 +19,11 @@ pub fn refused(e: &SubmitError) -> Reply {
         SubmitError::Busy => reply::error(503, "busy", detail),
         SubmitError::Stopping => stopping(),
         SubmitError::NoMember => reply::error(503, "no_member", detail),
+        SubmitError::Seal(SealError::Sequence) => {
+            reply::error(400, "malformed_parameter", format!("The parameter sequence: {detail}"))
+        }
+        SubmitError::Seal(SealError::Stale | SealError::Context) => reply::error(409, "out_of_date", detail),
+        SubmitError::Seal(_) => reply::error(403, "not_signed", detail),
     }
 }
 

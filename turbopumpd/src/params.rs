@@ -15,7 +15,7 @@ use std::{
 
 use percent_encoding::percent_decode_str;
 use turbopump::{
-    Ack, Context, Dot, Key, Mirrors, NodeId, PublicKey, Read,
+    Ack, Context, Dot, Key, Mirrors, NodeId, PublicKey, Read, Seal,
     model::{KeyError, MAX_ADDRS, MAX_KEY_BYTES},
 };
 
@@ -30,6 +30,11 @@ pub const DEFAULT_PAGE_KEYS: usize = 1_000;
 
 /// How long `/wait` waits, where nothing else is asked for.
 pub const DEFAULT_WAIT: Duration = Duration::from_secs(30);
+
+/// What the parts of a signature look like.
+const AUTHOR_FORM: &str = "a public key, 64 hexadecimal digits";
+const SEQUENCE_FORM: &str = "the number that the author gave this write";
+const SIGNATURE_FORM: &str = "a signature, 128 hexadecimal digits";
 
 /// Why a call can't be understood. Always a 400.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -266,6 +271,32 @@ impl Params {
         }
     }
 
+    /// `expires`: milliseconds since 1970.
+    ///
+    /// # Errors
+    /// No such number.
+    pub fn expires(&self) -> Result<Option<u64>, ParamError> {
+        self.number("expires", "milliseconds since 1970")
+    }
+
+    /// `author`, `sequence` and `signature`, if the call is signed: the sequence, and the seal.
+    ///
+    /// # Errors
+    /// One of them is missing or malformed.
+    pub fn seal(&self) -> Result<Option<(u64, Seal)>, ParamError> {
+        let author = self.parsed("author", |t| t.parse().map_err(|_| AUTHOR_FORM))?;
+        let sequence = self.number("sequence", SEQUENCE_FORM)?;
+        let signature = self.parsed("signature", |t| Seal::parse_signature(t).ok_or(SIGNATURE_FORM))?;
+        let missing = |name, expected| ParamError::Missing { name, expected };
+        if author.is_none() && sequence.is_none() && signature.is_none() {
+            return Ok(None);
+        }
+        let author = author.ok_or(missing("author", AUTHOR_FORM))?;
+        let signature = signature.ok_or(missing("signature", SIGNATURE_FORM))?;
+        let sequence = sequence.ok_or(missing("sequence", SEQUENCE_FORM))?;
+        Ok(Some((sequence, Seal { author, signature })))
+    }
+
     /// `key`: the public key of a node, if it is given.
     ///
     /// # Errors
@@ -309,6 +340,7 @@ pub fn check_all(target: &str) {
     let _ = (params.key(), params.key_or_none(), params.mirrors(), params.ack(), params.read());
     let _ = (params.context(), params.version(), params.ttl(), params.timeout(), params.limit());
     let _ = (params.flag("local"), params.all_siblings(), params.node_id(), params.addrs());
+    let _ = (params.expires(), params.seal());
 }
 
 /// Whether it can be dialled: an address that means any host or many is none to dial.

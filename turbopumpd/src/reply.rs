@@ -52,12 +52,23 @@ fn json_reply(status: u16, value: &Value) -> Reply {
 /// What a reader gets to know of a key beside the bytes.
 pub fn version_headers(siblings: &Siblings, record: &Record, live: usize) -> Vec<(&'static str, String)> {
     let version = record.version.dot.to_string();
-    vec![
+    let mut headers = vec![
         ("ETag", format!("\"{version}\"")),
         ("Turbopump-Version", version),
         ("Turbopump-Context", siblings.context().to_string()),
         ("Turbopump-Siblings", live.to_string()),
-    ]
+    ];
+    if let Some((seal, sequence)) = record.version.seal.as_ref().zip(record.version.sequence()) {
+        headers.push(("Turbopump-Author", seal.author.to_string()));
+        headers.push(("Turbopump-Sequence", sequence.to_string()));
+        headers.push(("Turbopump-Signature", seal.signature_text()));
+        // What was signed beside name and value, so that a reader can check it.
+        headers.push(("Turbopump-Mirrors", record.version.mirrors.0.to_string()));
+        headers.push(("Turbopump-Signed-Context", record.version.context.to_string()));
+        let expires = record.version.expires_ms.map(|at| ("Turbopump-Expires", at.to_string()));
+        headers.extend(expires);
+    }
+    headers
 }
 
 /// What a request says about the part that it wants and the version that it has.

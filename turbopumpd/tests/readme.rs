@@ -42,6 +42,12 @@ fn two_nodes_keep_to_themselves_as_the_readme_shows() {
 }
 
 #[test]
+fn a_prefix_takes_its_authors_writes_only_as_the_readme_shows() {
+    let script = script("a signed write");
+    run(&script, &expected(&script));
+}
+
+#[test]
 fn the_options_that_the_readme_names_exist() {
     let help = support::binary().arg("--help").output().unwrap();
     let help = String::from_utf8(help.stdout).unwrap();

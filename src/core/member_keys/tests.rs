@@ -36,6 +36,7 @@ fn core(b: Member) -> Core {
         incarnation: 1,
         seed: 1,
         max_message_bytes: 60_000,
+        verify: crate::identity::is_signed_by,
     });
     core.start(NOW, &mut Vec::new());
     feed(&mut core, Input::LinkUp { peer: id("b"), incarnation: 1 });

@@ -5,6 +5,7 @@
 //! ```text
 //! record format (1 byte) | checksum (4) | MessagePack array:
 //!   [kind, mirrors, len, digest, written_ms, expires_ms, since, context, key]
+//! format      1; 2 with [..., author, signature] behind, of a signed version
 //! checksum    low half of XXH3 over the file's name and all the rest, big endian
 //! kind        0 value, 1 tombstone
 //! expires_ms  nil for never
@@ -19,15 +20,20 @@
 //! Small on purpose: an ext4 inode has room for 68 bytes, so that a usual record costs neither a
 //! block of its own nor a seek at load.
 
+use std::sync::Arc;
+
 use rmp::Marker;
 use rmp::encode::{write_array_len, write_bin, write_nil, write_str, write_uint};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::names::Name;
-use crate::model::{Actor, Context, Digest, Key, Kind, Mirrors, Version};
+use crate::model::{Actor, Context, Digest, Key, Kind, Mirrors, PublicKey, Seal, Version};
 
-/// What this release writes.
+/// What this release writes of versions that are not signed.
 const RECORD_FORMAT: u8 = 1;
+
+/// What it writes of those that are: an older release is to refuse them, not to drop their seals.
+const SEALED_FORMAT: u8 = 2;
 
 /// Bytes in front of the array.
 const HEADER_BYTES: usize = 5;
@@ -35,10 +41,13 @@ const HEADER_BYTES: usize = 5;
 /// Fields that every record has.
 const FIELDS: u32 = 9;
 
+/// Those that a signed version has on top.
+const SEAL_FIELDS: u32 = 2;
+
 /// Why bytes are no metadata of the file that they belong to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(super) enum RecordError {
-    #[error("its metadata has format {0}, this release knows {RECORD_FORMAT}")]
+    #[error("its metadata has format {0}, this release knows {SEALED_FORMAT}")]
     Format(u8),
     #[error("its metadata fails its checksum, or belongs to another file")]
     Checksum,
@@ -48,7 +57,8 @@ pub(super) enum RecordError {
 
 /// The metadata of the file `name`, which is that of `key`.
 pub(super) fn encode(name: &Name, key: &Key, version: &Version) -> Vec<u8> {
-    let mut out = vec![RECORD_FORMAT, 0, 0, 0, 0];
+    let format = if version.seal.is_some() { SEALED_FORMAT } else { RECORD_FORMAT };
+    let mut out = vec![format, 0, 0, 0, 0];
     put_fields(&mut out, name, key, version).expect("writing to a Vec does not fail");
     let sum = checksum(name, &out);
     out[1..HEADER_BYTES].copy_from_slice(&sum);
@@ -58,14 +68,16 @@ pub(super) fn encode(name: &Name, key: &Key, version: &Version) -> Vec<u8> {
 /// What [`encode`] wrote for the file `name`.
 pub(super) fn decode(name: &Name, bytes: &[u8]) -> Result<(Key, Version), RecordError> {
     match bytes.first() {
-        Some(&RECORD_FORMAT) if bytes.len() > HEADER_BYTES => {}
-        Some(&other) if other != RECORD_FORMAT => return Err(RecordError::Format(other)),
+        Some(&(RECORD_FORMAT | SEALED_FORMAT)) if bytes.len() > HEADER_BYTES => {}
+        Some(&other) if ![RECORD_FORMAT, SEALED_FORMAT].contains(&other) => {
+            return Err(RecordError::Format(other));
+        }
         _ => return Err(RecordError::Malformed),
     }
     if bytes[1..HEADER_BYTES] != checksum(name, bytes) {
         return Err(RecordError::Checksum);
     }
-    fields(name, &bytes[HEADER_BYTES..]).ok_or(RecordError::Malformed)
+    fields(name, &bytes[HEADER_BYTES..], bytes[0] == SEALED_FORMAT).ok_or(RecordError::Malformed)
 }
 
 fn checksum(name: &Name, bytes: &[u8]) -> [u8; 4] {
@@ -80,7 +92,7 @@ fn checksum(name: &Name, bytes: &[u8]) -> [u8; 4] {
 type Written = Result<(), Box<dyn std::error::Error>>;
 
 fn put_fields(out: &mut Vec<u8>, name: &Name, key: &Key, version: &Version) -> Written {
-    write_array_len(out, FIELDS)?;
+    write_array_len(out, FIELDS + if version.seal.is_some() { SEAL_FIELDS } else { 0 })?;
     write_uint(out, u64::from(version.kind == Kind::Tombstone))?;
     write_uint(out, version.mirrors.0.into())?;
     write_uint(out, version.len)?;
@@ -101,6 +113,10 @@ fn put_fields(out: &mut Vec<u8>, name: &Name, key: &Key, version: &Version) -> W
     } else {
         write_nil(out)?
     }
+    if let Some(seal) = &version.seal {
+        write_bin(out, &seal.author.0)?;
+        write_bin(out, &seal.signature)?;
+    }
     Ok(())
 }
 
@@ -112,9 +128,9 @@ fn put_optional(out: &mut Vec<u8>, number: Option<u64>) -> Written {
     Ok(())
 }
 
-fn fields(name: &Name, body: &[u8]) -> Option<(Key, Version)> {
+fn fields(name: &Name, body: &[u8], is_sealed: bool) -> Option<(Key, Version)> {
     let mut rest = Reader(body);
-    if rest.array_len()? < FIELDS {
+    if rest.array_len()? < FIELDS + if is_sealed { SEAL_FIELDS } else { 0 } {
         return None;
     }
     let kind = match rest.number()? {
@@ -133,9 +149,16 @@ fn fields(name: &Name, body: &[u8]) -> Option<(Key, Version)> {
         Some(key) => Key::new(key).ok().filter(|key| Name::new(key, name.dot()) == *name)?,
         None => name.key()?,
     };
+    let seal = match is_sealed {
+        true => {
+            let author = PublicKey(rest.bin()?.try_into().ok()?);
+            Some(Arc::new(Seal { author, signature: rest.bin()?.try_into().ok()? }))
+        }
+        false => None,
+    };
     let since = since.unwrap_or_else(|| context.highest(name.dot().actor));
     let dot = name.dot();
-    Some((key, Version { dot, since, context, written_ms, expires_ms, kind, mirrors, len, digest }))
+    Some((key, Version { dot, since, context, written_ms, expires_ms, kind, mirrors, len, digest, seal }))
 }
 
 /// Reads from the front; every length is checked against the bytes that are there.
@@ -215,12 +238,16 @@ mod tests {
         fn versions()(
             actor in 0u64..6, counter: u64, since: u64, context in contexts(), written_ms: u64,
             expires_ms: Option<u64>, tombstone: bool, mirrors: u16, len: u64, digest: [u8; 32],
+            author: Option<[u8; 32]>,
         ) -> Version {
             Version {
                 dot: Dot { actor: Actor(actor), counter },
                 since, context, written_ms, expires_ms,
                 kind: if tombstone { Kind::Tombstone } else { Kind::Value },
                 mirrors: Mirrors(mirrors), len, digest: Digest(digest),
+                seal: author.map(|author| {
+                    Arc::new(Seal { author: PublicKey(author), signature: [author[0]; 64] })
+                }),
             }
         }
     }
@@ -242,6 +269,7 @@ mod tests {
             mirrors: Mirrors(3),
             len: 60_000,
             digest: Digest::of(b"x"),
+            seal: None,
         };
         (Key::new("a-key/of/usual.length").unwrap(), version)
     }
@@ -270,8 +298,8 @@ mod tests {
         let (key, version) = plain();
         let name = named(&key, &version);
         let mut bytes = encode(&name, &key, &version);
-        bytes[0] = 2;
-        assert_eq!(decode(&name, &bytes), Err(RecordError::Format(2)));
+        bytes[0] = 3;
+        assert_eq!(decode(&name, &bytes), Err(RecordError::Format(3)));
     }
 
     #[test]

@@ -115,6 +115,7 @@ mod tests {
             mirrors: Mirrors(3),
             len: 1,
             digest: Digest::of(b"x"),
+            seal: None,
         }
     }
 

@@ -38,6 +38,7 @@ fn version(counter: u64, value: &[u8]) -> Arc<Version> {
         mirrors: Mirrors(3),
         len: value.len() as u64,
         digest: Digest::of(value),
+        seal: None,
     })
 }
 

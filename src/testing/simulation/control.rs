@@ -8,8 +8,9 @@ use super::{
 use crate::{
     config::{Ack, Read},
     core::{Content, Input, OpId, Outcome, ReadRequest, Request, WatchId, WriteRequest},
-    model::{Digest, Dot, Key, Kind, Member, Members, Mirrors, NodeId},
-    wire::Refusal,
+    identity::Identity,
+    model::{Digest, Dot, Key, Kind, Member, Members, Mirrors, NodeId, Record, Statement},
+    wire::{Message, Refusal},
 };
 
 /// What a write hands back of what its client has read.
@@ -45,6 +46,13 @@ pub struct Write {
     pub timeout_ms: Option<u64>,
     /// Which client it is.
     pub client: usize,
+    /// The sequence, if [`author`] signs it.
+    pub sequence: Option<u64>,
+}
+
+/// Who signs what is signed in a simulation.
+pub fn author() -> Identity {
+    Identity::from_seed([7; 32])
 }
 
 impl Write {
@@ -60,6 +68,7 @@ impl Write {
             ttl_ms: None,
             timeout_ms: None,
             client: 0,
+            sequence: None,
         }
     }
 
@@ -77,6 +86,12 @@ impl Write {
     /// On so many nodes.
     pub fn mirrors(mut self, mirrors: u16) -> Self {
         self.mirrors = Some(Mirrors(mirrors));
+        self
+    }
+
+    /// Signed, with this sequence.
+    pub fn signed(mut self, sequence: u64) -> Self {
+        self.sequence = Some(sequence);
         self
     }
 
@@ -103,20 +118,52 @@ impl World {
             true => Some(mark(op)),
             false => write.ttl_ms.map(|ttl_ms| wall_ms + ttl_ms),
         };
+        let (context, digest) = (knowledge.as_ref().map(|k| k.context.clone()), Digest::of(&value));
+        let mirrors = write.mirrors.unwrap_or(self.options().config.mirrors);
+        let sign = |sequence| {
+            let (author, key, kind) = (author(), write.key.clone(), write.kind);
+            let (len, context) = (value.len() as u64, context.clone().unwrap_or_default());
+            let said = Statement {
+                author: author.public_key(),
+                sequence,
+                kind,
+                len,
+                digest,
+                mirrors,
+                expires_ms,
+                context,
+            };
+            (sequence, author.seal(&key, &said).expect("a sequence within its bounds"))
+        };
+        let seal = write.sequence.map(sign);
         let request = WriteRequest {
             key: write.key.clone(),
             kind: write.kind,
-            digest: Digest::of(&value),
+            digest,
             content: Content::Whole(value.clone()),
-            mirrors: write.mirrors,
+            mirrors: if seal.is_some() { Some(mirrors) } else { write.mirrors },
             ack: Some(write.ack),
-            context: knowledge.as_ref().map(|k| k.context.clone()),
+            context,
             expires_ms,
             timeout_ms: write.timeout_ms,
             progress: true,
+            seal,
         };
         let asked = Asked::Write { kind: write.kind, value, ack: write.ack, replaces: knowledge };
         self.submit(n, write.client, write.key, asked, Request::Write(request))
+    }
+
+    /// Has a node hear something that another one, which lies, made up.
+    pub fn lie(&mut self, from: usize, to: usize, message: Message) {
+        let from = self.id(from);
+        self.feed(to, Input::Message { from, message });
+        self.end_turn(to);
+    }
+
+    /// The versions of a key on a node's disk, with their values.
+    pub fn kept(&self, n: usize, key: &Key) -> Vec<Record> {
+        let kept = self.nodes[n].disk.of(key).iter();
+        kept.map(|kept| Record { version: kept.version.clone(), value: Some(kept.value.clone()) }).collect()
     }
 
     /// Submits a read.

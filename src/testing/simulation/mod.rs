@@ -41,7 +41,7 @@ mod trace;
 mod workload;
 mod world;
 
-pub use control::{Replaces, Write};
+pub use control::{Replaces, Write, author};
 pub use options::{Fault, Options};
 pub use run::{Failure, Report, Totals, run, run_once};
 pub use trace::Trace;

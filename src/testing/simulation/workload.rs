@@ -123,6 +123,7 @@ impl Workload {
         let kind = if chance.percent(world.options.delete_percent) { Kind::Tombstone } else { Kind::Value };
         let mirrors = [Mirrors(1), Mirrors(2), Mirrors(4), Mirrors::ALL];
         Write {
+            sequence: None,
             kind,
             len: if kind == Kind::Tombstone { 0 } else { len },
             ack: *chance.pick(&[

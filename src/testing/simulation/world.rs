@@ -187,6 +187,7 @@ impl World {
             incarnation: wall_ms,
             seed,
             max_message_bytes: max_frame_bytes - FRAME_HEADER_BYTES,
+            verify: crate::identity::is_signed_by,
         });
         let mut process = Process {
             number: node.processes,

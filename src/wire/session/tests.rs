@@ -280,6 +280,7 @@ fn reply(tag: u64, versions: u64) -> Message {
             mirrors: Mirrors(3),
             len: 5,
             digest: Digest::of(b"hello"),
+            seal: None,
         };
         Record { version: version.into(), value: None }
     };

@@ -116,12 +116,22 @@ fn found<'a>(siblings: &'a Reading, wanted: &Wanted, conditions: &Conditions) ->
 }
 
 fn sibling(record: &&Record) -> Value {
-    json!({
-        "version": record.version.dot.to_string(),
-        "size": record.version.len,
-        "written_ms": record.version.written_ms,
+    let version = &record.version;
+    let mut sibling = json!({
+        "version": version.dot.to_string(),
+        "size": version.len,
+        "written_ms": version.written_ms,
         "value": BASE64.encode(record.value.as_deref().unwrap_or_default()),
-    })
+    });
+    if let Some(seal) = &version.seal {
+        sibling["author"] = json!(seal.author.to_string());
+        sibling["sequence"] = json!(version.sequence());
+        sibling["signature"] = json!(seal.signature_text());
+        sibling["mirrors"] = json!(version.mirrors.0);
+        sibling["expires"] = json!(version.expires_ms);
+        sibling["signed_context"] = json!(version.context.to_string());
+    }
+    sibling
 }
 
 /// `GET /wait`.

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use serde_json::json;
-use turbopump::{Ack, Context, Key, Mirrors, WriteError, Written, operations::Put};
+use turbopump::{Ack, Context, Key, Mirrors, Seal, WriteError, Written, operations::Put};
 
 use super::{Begun, Question, begun};
 use crate::{
@@ -37,12 +37,15 @@ pub(super) struct WriteOptions {
     ack: Option<Ack>,
     context: Option<Context>,
     ttl: Option<Duration>,
+    expires_ms: Option<u64>,
+    seal: Option<(u64, Seal)>,
 }
 
 impl WriteOptions {
     pub(super) fn parse(params: &Params) -> Result<Self, Reply> {
         let (key, mirrors, ack) = (params.key()?, params.mirrors()?, params.ack()?);
-        Ok(Self { key, mirrors, ack, context: params.context()?, ttl: params.ttl()? })
+        let (ttl, expires_ms, seal) = (params.ttl()?, params.expires()?, params.seal()?);
+        Ok(Self { key, mirrors, ack, context: params.context()?, ttl, expires_ms, seal })
     }
 
     pub(super) fn submit(self, mut put: Put, question: Question) -> Begun {
@@ -58,6 +61,12 @@ impl WriteOptions {
         if let Some(ttl) = self.ttl {
             put = put.expires_in(ttl);
         }
+        if let Some(at_ms) = self.expires_ms {
+            put = put.expires_at_ms(at_ms);
+        }
+        if let Some((sequence, seal)) = self.seal {
+            put = put.sealed(sequence, seal);
+        }
         let key = self.key;
         begun(put.submit(move |result| question.answer(written(&key, result))))
     }
@@ -65,15 +74,15 @@ impl WriteOptions {
 
 /// `POST /delete`.
 pub fn delete(app: &Arc<App>, params: &Params, question: Question) -> Begun {
-    let (key, ack, context) = (params.key()?, params.ack()?, params.context()?);
-    let mut delete = app.node.delete(&key);
-    if let Some(ack) = ack {
-        delete = delete.ack(ack);
+    let options = WriteOptions::parse(params)?;
+    let delete = app.node.delete(&options.key);
+    match options.seal {
+        // What was signed is taken as it is; else a tombstone goes where the value was, and stays.
+        Some(_) => options.submit(delete, question),
+        None => {
+            WriteOptions { mirrors: None, ttl: None, expires_ms: None, ..options }.submit(delete, question)
+        }
     }
-    if let Some(context) = context {
-        delete = delete.context(context);
-    }
-    begun(delete.submit(move |result| question.answer(written(&key, result))))
 }
 
 /// `POST /drop`.

@@ -1,0 +1,137 @@
+//! Signed writes: what a key demands, and that a version meets it.
+//!
+//! Why a signature protects what it does stands at [`Statement`]. Here is where it is looked at: at the one
+//! door by which versions enter the index (`write::accept`), in answers to reads, and before a
+//! long value is fetched. What storage held at the start was looked at when it came in.
+//!
+//! A version that is not signed is free to enter unless its key demands otherwise; one that is signed has
+//! to be signed rightly, whatever its key demands.
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use super::{Core, WriteRequest, index::Verdict};
+use crate::{
+    error::SubmitError,
+    model::{Dot, Key, NodeId, PublicKey, SealError, Statement, Verify, Version},
+};
+
+/// How often refusals are told at most.
+const NOTICE_MS: u64 = 60_000;
+
+/// See the [module](self).
+#[derive(Debug)]
+pub(crate) struct Seals {
+    verify: Verify,
+    /// When a refusal was told last, on the monotonic clock.
+    noticed_ms: Option<u64>,
+}
+
+impl Seals {
+    pub(crate) fn new(verify: Verify) -> Self {
+        Self { verify, noticed_ms: None }
+    }
+}
+
+impl Core {
+    /// Whether a version may enter: signed rightly, and as its key demands.
+    pub(super) fn check_seal(&self, key: &Key, version: &Version) -> Result<(), SealError> {
+        if let Some(authors) = self.authors(key) {
+            let seal = version.seal.as_ref().ok_or(SealError::Missing)?;
+            if !authors.contains(&seal.author) {
+                return Err(SealError::Author);
+            }
+        }
+        match version.seal {
+            Some(_) => version.check_seal(key, self.seals.verify),
+            None => Ok(()),
+        }
+    }
+
+    /// Counts a refusal, and tells it unless one was told a moment ago.
+    pub(super) fn seal_refused(&mut self, key: &Key, from: Option<NodeId>, error: SealError) {
+        self.counters.signatures_refused += 1;
+        let now_ms = self.now.mono_ms;
+        if self.seals.noticed_ms.is_none_or(|at_ms| at_ms + NOTICE_MS <= now_ms) {
+            self.seals.noticed_ms = Some(now_ms);
+            let from = from.map_or_else(|| "a client".to_owned(), |id| id.to_string());
+            self.notice(format!("a write of {key:?} by {from} was refused: {error}"));
+        }
+    }
+
+    /// Which of the versions that a peer answered a read with may not enter. Those that are here did.
+    pub(super) fn wrongly_sealed(&mut self, from: NodeId, key: &Key, versions: &[Arc<Version>]) -> Vec<Dot> {
+        let mut wrong = Vec::new();
+        for version in versions {
+            if self.index.find(key, version.dot) != Some(version)
+                && let Err(error) = self.check_seal(key, version)
+            {
+                self.seal_refused(key, Some(from), error);
+                wrong.push(version.dot);
+            }
+        }
+        wrong
+    }
+
+    /// The version that a client's write is, if it is signed and may be written now.
+    pub(super) fn sealed(
+        &mut self,
+        key: &Key,
+        request: &WriteRequest,
+    ) -> Result<Option<Version>, SubmitError> {
+        let version = self.sealed_version(key, request).and_then(|version| match version {
+            Some(version) => self.check_seal(key, &version).map(|()| Some(version)),
+            None if self.authors(key).is_some() => Err(SealError::Missing),
+            None => Ok(None),
+        });
+        let version = match version {
+            Ok(Some(version)) => version,
+            Ok(None) => return Ok(None),
+            Err(error) => {
+                self.seal_refused(key, None, error);
+                return Err(error.into());
+            }
+        };
+        let is_here = self.index.find(key, version.dot).is_some();
+        match self.judge(key, &version) {
+            // The same once more, of a client that does not know how it ended: it is spread again.
+            Verdict::Known if is_here => {}
+            Verdict::New(_) => {}
+            Verdict::Pending => return Err(SubmitError::Busy),
+            Verdict::Known | Verdict::Overtaken(_) => return Err(SealError::Stale.into()),
+        }
+        if self.writes.is_running(version.dot) {
+            return Err(SubmitError::Busy);
+        }
+        // The signed context is what it is: where it names less than it replaces, what had been replaced
+        // before could come back.
+        if self.index.closed(key, version.context.clone()) != version.context {
+            return Err(SealError::Context.into());
+        }
+        Ok(Some(version))
+    }
+
+    fn sealed_version(&self, key: &Key, request: &WriteRequest) -> Result<Option<Version>, SealError> {
+        let Some((sequence, seal)) = request.seal else { return Ok(None) };
+        let statement = Statement {
+            author: seal.author,
+            sequence,
+            kind: request.kind,
+            len: request.content.len(),
+            digest: request.digest,
+            mirrors: request.mirrors.unwrap_or(self.config.mirrors),
+            expires_ms: request.expires_ms,
+            context: request.context.clone().unwrap_or_default(),
+        };
+        statement.version(key, seal.signature).map(Some)
+    }
+
+    /// Whose signatures a key demands.
+    fn authors(&self, key: &Key) -> Option<&[PublicKey]> {
+        let fitting =
+            self.config.signed_prefixes.iter().filter(|(prefix, _)| key.as_str().starts_with(prefix));
+        fitting.max_by_key(|(prefix, _)| prefix.len()).map(|(_, authors)| &authors[..])
+    }
+}
