@@ -339,6 +339,11 @@ impl EventLoop {
             _ => false,
         };
         let room = self.parts.mailbox.room(bytes);
+        if matches!(outcome, Outcome::Members(Ok(()))) {
+            // Behind the file that the change was written to: what is acknowledged outlives a crash.
+            let run = self.parts.callbacks.runner();
+            return self.parts.disk.run(Box::new(move || reply_with(reply, room, outcome, &*run)));
+        }
         if !missing {
             return reply_with(reply, room, outcome, |task| self.parts.callbacks.run(task));
         }

@@ -217,3 +217,17 @@ fn a_quiet_daemon_stops_at_once_and_a_second_signal_does_not_wait() {
     let (_, took) = daemon.wait_end(PATIENCE);
     assert!(took < Duration::from_millis(300), "{took:?}");
 }
+
+#[test]
+fn a_member_that_was_told_is_known_after_a_crash() {
+    // Goal: what is acknowledged is written down. Method: after each answer look at the file that a node
+    // starts from, which is all that a killed one leaves.
+    let folder = tempfile::tempdir().unwrap();
+    let daemon = Daemon::start_in(folder.path(), &["--store", "memory"]);
+    for n in 0..20 {
+        let added = daemon.post(&format!("/add-peer?uid=peer-{n}&ip=127.0.0.1:9"), b"");
+        assert_eq!(added.status, 200, "{}", added.text());
+        let members = std::fs::read_to_string(folder.path().join("turbo_members.txt")).unwrap();
+        assert!(members.contains(&format!("peer-{n} ")), "{members}");
+    }
+}
