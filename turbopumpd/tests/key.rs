@@ -96,7 +96,10 @@ fn a_key_that_others_may_read_keeps_the_node_from_starting() {
 fn a_key_that_is_not_the_one_of_the_members_file_keeps_the_node_from_starting() {
     // Goal: a lost key is not replaced silently, which would put the node in doubt everywhere.
     let home = tempfile::tempdir().unwrap();
-    drop(Daemon::start_in(home.path(), &["--name", "n1"]));
+    let daemon = Daemon::start_in(home.path(), &["--name", "n1"]);
+    // Its members file is written once this is answered; then it is killed.
+    assert_eq!(daemon.post("/add-peer?uid=n2&ip=127.0.0.1:9", b"").status, 200);
+    drop(daemon);
     fs::remove_file(key_file(home.path())).unwrap();
     let text = refusal(home.path());
     assert!(text.contains("n1") && text.contains("secret key"), "{text}");
