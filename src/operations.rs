@@ -104,8 +104,18 @@ fn submit<P: Prepare>(
     };
     let clock = node.clock();
     let convert = move |outcome| closure(P::convert(wall_ms(&*clock), outcome));
-    let waits = matches!(request, Request::Wait { .. } | Request::Leave { .. });
-    let ticket = Ticket { reply: Reply::Closure(Box::new(convert)), progress, waits, bytes };
+    let reply = Reply::Closure(Box::new(convert));
+    let ticket = Ticket { reply, progress, waits: waits(&request), bytes };
+    ask(&node, request, staged, ticket)
+}
+
+/// Whether its end is what others do, not what the loop has to do.
+fn waits(request: &Request) -> bool {
+    matches!(request, Request::Wait { .. } | Request::Leave { .. })
+}
+
+/// Hands a request to the loop.
+fn ask(node: &Node, request: Request, staged: Option<Staged>, ticket: Ticket) -> Result<(), SubmitError> {
     node.mailbox().submit(request, ticket)?;
     staged.into_iter().for_each(Staged::hand_over);
     Ok(())
@@ -126,10 +136,9 @@ fn begin<P: Prepare>(mut operation: P) -> Result<Begun<P::Ok, P::Error>, SubmitE
     };
     let (clock, (completion, pending)) = (node.clock(), completion());
     let convert = move |outcome| completion.complete(P::convert(wall_ms(&*clock), outcome));
-    let waits = matches!(request, Request::Wait { .. } | Request::Leave { .. });
-    let ticket = Ticket { reply: Reply::Handle(Box::new(convert)), progress, waits, bytes };
-    node.mailbox().submit(request, ticket)?;
-    staged.into_iter().for_each(Staged::hand_over);
+    let reply = Reply::Handle(Box::new(convert));
+    let ticket = Ticket { reply, progress, waits: waits(&request), bytes };
+    ask(&node, request, staged, ticket)?;
     Ok(Begun::UnderWay(pending))
 }
 

@@ -446,12 +446,11 @@ impl Totals {
         self.stored_keys -= usize::from(before.is_some());
         let (old, new) = (before.and_then(|w| w.grave), after.and_then(|w| w.grave));
         if old != new {
-            for (grave, is_new) in old.map(|grave| (grave, false)).into_iter().chain(new.map(|g| (g, true))) {
-                let (places, at_ms) = self.graves.of(grave);
-                match is_new {
-                    true => places.insert((at_ms, hash, key.clone())),
-                    false => places.remove(&(at_ms, hash, key.clone())),
-                };
+            if let Some((places, at_ms)) = old.map(|grave| self.graves.of(grave)) {
+                places.remove(&(at_ms, hash, key.clone()));
+            }
+            if let Some((places, at_ms)) = new.map(|grave| self.graves.of(grave)) {
+                places.insert((at_ms, hash, key.clone()));
             }
         }
     }

@@ -236,7 +236,12 @@ impl Core {
             Err(error) => {
                 self.counters.storage_failed += 1;
                 self.notice(format!("a copy of {key:?} owed to {to} can't be read: {error}"));
-                return self.launch_each(to, key, known);
+                // It may hand out none of several versions where one is damaged: the peer fetches each by itself.
+                let held = self.held(key);
+                if held.len() == 1 || !self.is_up(to) {
+                    return; // Sync comes back to it.
+                }
+                held
             }
         };
         for Record { version, value } in records {
@@ -249,18 +254,6 @@ impl Core {
                 return self.owe(to, key);
             }
             let value = value.filter(|_| self.fits(key, &version));
-            self.launch(to, key.clone(), version, value);
-        }
-    }
-
-    /// Storage may hand out none of several versions where one is damaged: the peer fetches each by itself.
-    fn launch_each(&mut self, to: NodeId, key: &Key, known: &[Dot]) {
-        let versions: Vec<Arc<Version>> = self.index.stored(key).cloned().collect();
-        if versions.len() == 1 || !self.is_up(to) || self.is_doubted(key) {
-            return; // Sync comes back to it.
-        }
-        for version in versions.into_iter().filter(|v| !known.contains(&v.dot)) {
-            let value = Self::is_bare(&version).then(Bytes::new);
             self.launch(to, key.clone(), version, value);
         }
     }

@@ -8,7 +8,10 @@ use super::Departure;
 use crate::{
     config::{Ack, Read},
     error::{MemberError, ReadError, WriteError},
-    model::{Context, Digest, Dot, Key, Kind, Member, Mirrors, NodeId, PublicKey, Seal, Siblings, Version},
+    model::{
+        Context, Digest, Dot, Key, Kind, Member, Mirrors, NodeId, PublicKey, Seal, Siblings, Statement,
+        Version,
+    },
     storage::StageId,
 };
 
@@ -74,6 +77,23 @@ pub struct WriteRequest {
     pub progress: bool,
     /// Who signed it: the sequence, and the seal.
     pub seal: Option<(u64, Seal)>,
+}
+
+impl WriteRequest {
+    /// What an author says by it, as the statement number `sequence`. The mirrors are `default` where it
+    /// does not say.
+    pub fn statement(&self, author: PublicKey, sequence: u64, default: Mirrors) -> Statement {
+        Statement {
+            author,
+            sequence,
+            kind: self.kind,
+            len: self.content.len(),
+            digest: self.digest,
+            mirrors: self.mirrors.unwrap_or(default),
+            expires_ms: self.expires_ms,
+            context: self.context.clone().unwrap_or_default(),
+        }
+    }
 }
 
 /// A read.

@@ -1,8 +1,8 @@
 //! Signed writes: what a key demands, and that a version meets it.
 //!
-//! Why a signature protects what it does stands at [`Statement`]. Here is where it is looked at: at the one
-//! door by which versions enter the index (`write::accept`), in answers to reads, and before a
-//! long value is fetched. What storage held at the start was looked at when it came in.
+//! Why a signature protects what it does stands at [`Statement`](crate::model::Statement). Here is where it
+//! is looked at: at the one door by which versions enter the index (`write::accept`), in answers to reads,
+//! and before a long value is fetched. What storage held at the start was looked at when it came in.
 //!
 //! A version that is not signed is free to enter unless its key demands otherwise; one that is signed has
 //! to be signed rightly, whatever its key demands.
@@ -15,7 +15,7 @@ use std::sync::Arc;
 use super::{Core, WriteRequest, index::Verdict};
 use crate::{
     error::SubmitError,
-    model::{Dot, Key, NodeId, PublicKey, SealError, Statement, Verify, Version},
+    model::{Dot, Key, NodeId, PublicKey, SealError, Verify, Version},
 };
 
 /// How often refusals are told at most.
@@ -115,16 +115,7 @@ impl Core {
 
     fn sealed_version(&self, key: &Key, request: &WriteRequest) -> Result<Option<Version>, SealError> {
         let Some((sequence, seal)) = request.seal else { return Ok(None) };
-        let statement = Statement {
-            author: seal.author,
-            sequence,
-            kind: request.kind,
-            len: request.content.len(),
-            digest: request.digest,
-            mirrors: request.mirrors.unwrap_or(self.config.mirrors),
-            expires_ms: request.expires_ms,
-            context: request.context.clone().unwrap_or_default(),
-        };
+        let statement = request.statement(seal.author, sequence, self.config.mirrors);
         statement.version(key, seal.signature).map(Some)
     }
 

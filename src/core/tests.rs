@@ -25,26 +25,32 @@ use crate::{
 
 const LONG: usize = 1 << 20;
 
+/// The first process of a node, with peers.
+pub(super) fn setup(this: Member, peers: Vec<Member>, config: Config) -> Setup {
+    Setup {
+        this,
+        peers,
+        partitioner: Arc::new(Ring),
+        partitions: PartitionCount::default(),
+        config,
+        incarnation: 1,
+        seed: 1,
+        max_message_bytes: 60_000,
+        verify: crate::identity::is_signed_by,
+    }
+}
+
 /// A core with one peer, `b`, that is up; storage takes everything.
-struct Bench {
-    core: Core,
+pub(super) struct Bench {
+    pub(super) core: Core,
     now: Now,
-    next_op: u64,
+    pub(super) next_op: u64,
 }
 
 impl Bench {
-    fn new(config: Config) -> Self {
-        let core = Core::new(Setup {
-            this: Member::new(id("a"), vec![]),
-            peers: vec![Member::new(id("b"), vec![])],
-            partitioner: Arc::new(Ring),
-            partitions: PartitionCount::default(),
-            config,
-            incarnation: 1,
-            seed: 1,
-            max_message_bytes: 60_000,
-            verify: crate::identity::is_signed_by,
-        });
+    pub(super) fn new(config: Config) -> Self {
+        let peers = vec![Member::new(id("b"), vec![])];
+        let core = Core::new(setup(Member::new(id("a"), vec![]), peers, config));
         let mut bench = Self { core, now: Now { mono_ms: 1, wall_ms: 1_000_000 }, next_op: 0 };
         bench.core.start(bench.now, &mut Vec::new());
         bench.feed(Input::LinkUp { peer: id("b"), incarnation: 1 });
@@ -70,12 +76,12 @@ impl Bench {
         all
     }
 
-    fn ask(&mut self, request: Request) -> Vec<Output> {
+    pub(super) fn ask(&mut self, request: Request) -> Vec<Output> {
         self.next_op += 1;
         self.feed(Input::Request { op: OpId(self.next_op), request })
     }
 
-    fn hear(&mut self, message: Message) -> Vec<Output> {
+    pub(super) fn hear(&mut self, message: Message) -> Vec<Output> {
         self.feed(Input::Message { from: id("b"), message })
     }
 

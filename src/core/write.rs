@@ -300,9 +300,8 @@ impl Core {
     /// Keeps a version whose value was verified unless it is known, replaced or not signed as its key
     /// demands; `waiter` hears of it either way.
     pub(super) fn accept(&mut self, key: &Key, version: Arc<Version>, content: Content, waiter: Waiter) {
-        if matches!(self.judge(key, &version), Verdict::New(_))
-            && let Err(error) = self.check_seal(key, &version)
-        {
+        let Some(replaces) = self.lets_in(key, &version, waiter) else { return };
+        if let Err(error) = self.check_seal(key, &version) {
             let from = if let Waiter::Peer(peer, _) = waiter { Some(peer) } else { None };
             self.seal_refused(key, from, error);
             if let Content::Staged { stage, .. } = content {
@@ -311,18 +310,36 @@ impl Core {
             self.tell(waiter, AckStatus::Refused);
             return self.read_failed(version.dot);
         }
-        self.admit(key, version, content, waiter);
+        self.store(key, version, content, waiter, replaces);
     }
 
     /// The same for one whose signature was looked at.
     fn admit(&mut self, key: &Key, version: Arc<Version>, content: Content, waiter: Waiter) {
+        if let Some(replaces) = self.lets_in(key, &version, waiter) {
+            self.store(key, version, content, waiter, replaces);
+        }
+    }
+
+    /// What a version replaces that is news here; of another one `waiter` hears.
+    fn lets_in(&mut self, key: &Key, version: &Version, waiter: Waiter) -> Option<Vec<Dot>> {
+        match self.judge(key, version) {
+            Verdict::New(replaces) => return Some(replaces),
+            Verdict::Pending => self.await_store(version.dot, waiter),
+            Verdict::Overtaken(by) => self.await_store(by, waiter),
+            Verdict::Known => self.tell(waiter, self.known_status(key, version.dot)),
+        }
+        None
+    }
+
+    fn store(
+        &mut self,
+        key: &Key,
+        version: Arc<Version>,
+        content: Content,
+        waiter: Waiter,
+        replaces: Vec<Dot>,
+    ) {
         let dot = version.dot;
-        let replaces = match self.judge(key, &version) {
-            Verdict::New(replaces) => replaces,
-            Verdict::Pending => return self.await_store(dot, waiter),
-            Verdict::Overtaken(by) => return self.await_store(by, waiter),
-            Verdict::Known => return self.tell(waiter, self.known_status(key, dot)),
-        };
         #[cfg(turbopump_mutations)]
         if is_planted(Mutation::AckBeforeStore) {
             self.tell(waiter, AckStatus::Stored);

@@ -341,8 +341,7 @@ impl EventLoop {
         let room = self.parts.mailbox.room(bytes);
         if matches!(outcome, Outcome::Members(Ok(()))) {
             // Behind the file that the change was written to: what is acknowledged outlives a crash.
-            let run = self.parts.callbacks.runner();
-            return self.parts.disk.run(Box::new(move || reply_with(reply, room, outcome, &*run)));
+            return self.reply_later(reply, room, || outcome);
         }
         if !missing {
             return reply_with(reply, room, outcome, |task| self.parts.callbacks.run(task));
@@ -356,11 +355,16 @@ impl EventLoop {
             other => other,
         };
         if self.parts.disk.is_slow() {
-            let run = self.parts.callbacks.runner();
-            self.parts.disk.run(Box::new(move || reply_with(reply, room, fill(), &*run)));
+            self.reply_later(reply, room, fill);
         } else {
             reply_with(reply, room, fill(), |task| self.parts.callbacks.run(task));
         }
+    }
+
+    /// Answers on the thread that reads, behind what was given to it before.
+    fn reply_later(&self, reply: Reply, room: Room, outcome: impl FnOnce() -> Outcome + Send + 'static) {
+        let run = self.parts.callbacks.runner();
+        self.parts.disk.run(Box::new(move || reply_with(reply, room, outcome(), &*run)));
     }
 
     /// Nothing that clients wait for will come any more.

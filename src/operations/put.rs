@@ -11,7 +11,7 @@ use crate::{
     driver::wall_ms,
     error::{SubmitError, WriteError},
     identity::Identity,
-    model::{Context, Digest, Key, Kind, Mirrors, Seal, Statement},
+    model::{Context, Digest, Key, Kind, Mirrors, Seal},
     node::Node,
     pending::Pending,
     writer::Staged,
@@ -96,8 +96,8 @@ impl Put {
         self
     }
 
-    /// The same with a signature that was made elsewhere, over [`Statement::message`]. All that it covers has
-    /// to be given as it was signed: mirrors, expiry, context.
+    /// The same with a signature that was made elsewhere, over
+    /// [`Statement::message`](crate::model::Statement::message). All that it covers has to be given as it was signed: mirrors, expiry, context.
     pub fn sealed(mut self, sequence: u64, seal: Seal) -> Self {
         self.sealing = Some(Sealing::Signed(sequence, seal));
         self
@@ -136,36 +136,27 @@ impl Prepare for Put {
         let expires_ms = after.or(self.expires_ms);
         let digest = staged.as_ref().map_or_else(|| Digest::of(&value), |staged| staged.digest);
         let content = staged.as_ref().map_or(Content::Whole(value), Staged::content);
-        let mirrors = self.mirrors.or(self.sealing.is_some().then_some(self.node.config().mirrors));
-        let seal = match self.sealing {
-            Some(Sealing::Sign(identity, sequence)) => {
-                let statement = Statement {
-                    author: identity.public_key(),
-                    sequence,
-                    kind,
-                    len: content.len(),
-                    digest,
-                    mirrors: mirrors.unwrap_or(self.node.config().mirrors),
-                    expires_ms,
-                    context: self.context.clone().unwrap_or_default(),
-                };
-                Some((sequence, identity.seal(&key, &statement)?))
-            }
-            Some(Sealing::Signed(sequence, seal)) => Some((sequence, seal)),
-            None => None,
-        };
-        let request = WriteRequest {
+        let default = self.node.config().mirrors;
+        let mut request = WriteRequest {
             key,
             kind,
             digest,
             content,
-            mirrors,
+            mirrors: self.mirrors.or(self.sealing.is_some().then_some(default)),
             ack: self.ack,
             context: self.context,
             expires_ms,
             timeout_ms: self.timeout.map(whole_ms),
             progress: self.progress.is_some(),
-            seal,
+            seal: None,
+        };
+        request.seal = match self.sealing {
+            Some(Sealing::Sign(identity, sequence)) => {
+                let statement = request.statement(identity.public_key(), sequence, default);
+                Some((sequence, identity.seal(&request.key, &statement)?))
+            }
+            Some(Sealing::Signed(sequence, seal)) => Some((sequence, seal)),
+            None => None,
         };
         let request = Request::Write(request);
         Ok(match staged {

@@ -8,6 +8,8 @@ use std::collections::BTreeSet;
 
 use parking_lot::{Condvar, Mutex};
 
+use super::Change;
+
 /// The keys, by their hashes, that batches are changing now.
 #[derive(Default)]
 pub(super) struct Turns {
@@ -22,8 +24,9 @@ pub(super) struct Turn<'a> {
 }
 
 impl Turns {
-    /// Waits until no other batch changes any of `keys`.
-    pub(super) fn take(&self, keys: BTreeSet<u64>) -> Turn<'_> {
+    /// Waits until no other batch changes any of the keys that these changes do.
+    pub(super) fn take(&self, changes: &[Change]) -> Turn<'_> {
+        let keys: BTreeSet<u64> = changes.iter().map(|change| change.key().hash64()).collect();
         let mut taken = self.taken.lock();
         while keys.iter().any(|key| taken.contains(key)) {
             self.given_back.wait(&mut taken);

@@ -1,13 +1,10 @@
 //! What a node makes of the keys that it hears of.
 
-use std::sync::Arc;
-
 use super::*;
 use crate::{
     config::Config,
-    core::{Input, Now, OpId, Outcome, Output, Request, Setup},
+    core::{Input, Now, OpId, Outcome, Output, Request, tests::setup},
     error::MemberError,
-    partition::{PartitionCount, Ring},
     wire::Message,
 };
 
@@ -27,17 +24,7 @@ fn with_key(name: &str, number: u8) -> Member {
 
 /// The node `a`, whose key is 1, with a peer `b` that is up.
 fn core(b: Member) -> Core {
-    let mut core = Core::new(Setup {
-        this: with_key("a", 1),
-        peers: vec![b],
-        partitioner: Arc::new(Ring),
-        partitions: PartitionCount::default(),
-        config: Config::default(),
-        incarnation: 1,
-        seed: 1,
-        max_message_bytes: 60_000,
-        verify: crate::identity::is_signed_by,
-    });
+    let mut core = Core::new(setup(with_key("a", 1), vec![b], Config::default()));
     core.start(NOW, &mut Vec::new());
     feed(&mut core, Input::LinkUp { peer: id("b"), incarnation: 1 });
     core

@@ -3,62 +3,29 @@ use bytes::Bytes;
 use super::*;
 use crate::{
     config::Config,
-    core::{Content, Done, Input, Now, OpId, Outcome, Output, ReadRequest, Request, Setup, Work},
+    core::{Content, OpId, Outcome, Output, ReadRequest, Request, Work, tests::Bench},
     error::WriteError,
-    identity::{Identity, author_of, is_signed_by},
-    model::{Actor, Context, Digest, Kind, Member, Mirrors, Seal},
-    partition::{PartitionCount, Ring},
+    identity::{Identity, author_of},
+    model::{Actor, Context, Digest, Kind, Mirrors, Seal, Statement},
     storage::Change,
     wire::{AckStatus, Message},
 };
 
-/// An owner of everything, with one peer, `liar`, that says what it likes. Storage takes everything.
-struct Owner {
-    core: Core,
-    now: Now,
-    ops: u64,
-}
+/// An owner of everything, with one peer that says what it likes.
+struct Owner(Bench);
 
 impl Owner {
     fn new(authors: &[&Identity]) -> Self {
         let authors = authors.iter().map(|author| author.public_key()).collect();
-        let core = Core::new(Setup {
-            this: Member::new("owner".parse().unwrap(), vec![]),
-            peers: vec![Member::new("liar".parse().unwrap(), vec![])],
-            partitioner: Arc::new(Ring),
-            partitions: PartitionCount::default(),
-            config: Config { signed_prefixes: vec![("signed/".into(), authors)], ..Config::default() },
-            incarnation: 1,
-            seed: 1,
-            max_message_bytes: 60_000,
-            verify: is_signed_by,
-        });
-        let mut owner = Self { core, now: Now { mono_ms: 1, wall_ms: 1_000 }, ops: 0 };
-        owner.core.start(owner.now, &mut Vec::new());
-        owner.feed(Input::LinkUp { peer: "liar".parse().unwrap(), incarnation: 1 });
-        owner
-    }
-
-    fn feed(&mut self, input: Input) -> Vec<Output> {
-        let (mut all, mut inputs) = (Vec::new(), vec![input]);
-        while let Some(input) = inputs.pop() {
-            let mut outputs = Vec::new();
-            self.core.handle(self.now, input, &mut outputs);
-            for output in outputs {
-                if let Output::Work { job, work: Work::Change(_) } = &output {
-                    inputs.push(Input::Done { job: *job, result: Done::Changed(Ok(())) });
-                }
-                all.push(output);
-            }
-        }
-        all
+        let signed_prefixes = vec![("signed/".into(), authors)];
+        Self(Bench::new(Config { signed_prefixes, ..Config::default() }))
     }
 
     /// What the owner acknowledges a copy with, and whether it gave storage anything to keep for it.
     fn hear(&mut self, key: &Key, version: &Version, value: Option<&Bytes>) -> (AckStatus, bool) {
         let (version, value) = (Arc::new(version.clone()), value.cloned());
         let message = Message::Write { tag: 5, key: key.clone(), version, value };
-        let outputs = self.feed(Input::Message { from: "liar".parse().unwrap(), message });
+        let outputs = self.0.hear(message);
         let stored =
             outputs.iter().any(|o| matches!(o, Output::Work { work: Work::Change(Change::Put { .. }), .. }));
         let status = outputs.iter().find_map(|output| match output {
@@ -69,7 +36,6 @@ impl Owner {
     }
 
     fn write(&mut self, key: &Key, said: &Statement, seal: Option<Seal>, value: &Bytes) -> Outcome {
-        self.ops += 1;
         let request = WriteRequest {
             key: key.clone(),
             kind: said.kind,
@@ -83,23 +49,22 @@ impl Owner {
             progress: false,
             seal: seal.map(|seal| (said.sequence, seal)),
         };
-        let op = OpId(self.ops);
-        let outputs = self.feed(Input::Request { op, request: Request::Write(request) });
+        let outputs = self.0.ask(Request::Write(request));
         let outcome = outputs.into_iter().find_map(|output| match output {
-            Output::Finish { op: ended, outcome } if ended == op => Some(outcome),
+            Output::Finish { op, outcome } if op == OpId(self.0.next_op) => Some(outcome),
             _ => None,
         });
         outcome.expect("it is over")
     }
 
     fn held(&self, key: &Key) -> Vec<Version> {
-        let mut held: Vec<Version> = self.core.index.stored(key).map(|v| (**v).clone()).collect();
+        let mut held: Vec<Version> = self.0.core.index.stored(key).map(|v| (**v).clone()).collect();
         held.sort_by_key(|v| v.dot);
         held
     }
 
     fn refused(&self) -> u64 {
-        self.core.counters.signatures_refused
+        self.0.core.counters.signatures_refused
     }
 }
 
@@ -191,7 +156,7 @@ fn what_no_author_signed_is_refused_by_an_owner_whoever_sends_it() {
     ];
     let mut owner = Owner::new(&[&alice]);
     for (n, (error, forged)) in forgeries.iter().enumerate() {
-        assert_eq!(owner.core.check_seal(&key_1, forged), Err(*error), "{n}: {forged:?}");
+        assert_eq!(owner.0.core.check_seal(&key_1, forged), Err(*error), "{n}: {forged:?}");
         let value = match forged.kind {
             Kind::Tombstone => Bytes::new(),
             Kind::Value if forged.digest == digest => false_value.clone(),
@@ -224,7 +189,7 @@ fn a_long_value_is_not_even_fetched_for_a_forged_name() {
     let mut owner = Owner::new(&[&alice]);
     let forged = signed(&mallory, &key, &says(&mallory, 1, &value));
     assert_eq!(owner.hear(&key, &forged, None), (AckStatus::Refused, false));
-    assert_eq!(owner.core.transfers.len(), 0);
+    assert_eq!(owner.0.core.transfers.len(), 0);
     let version = signed(&alice, &key, &says(&alice, 1, &value));
     assert_eq!(owner.hear(&key, &version, None), (AckStatus::Fetching, false));
 }
@@ -332,14 +297,14 @@ fn a_forged_answer_is_no_answer_to_a_read() {
     let mut owner = Owner::new(&[&alice]);
     let forged = Arc::new(signed(&mallory, &key, &says(&mallory, 9, &value)));
     let read = ReadRequest { read: crate::Read::All, ..ReadRequest::one(key.clone()) };
-    let outputs = owner.feed(Input::Request { op: OpId(1), request: Request::Read(read) });
+    let outputs = owner.0.ask(Request::Read(read));
     let tag = outputs.iter().find_map(|output| match output {
         Output::Send { message: Message::Read { tag, .. }, .. } => Some(*tag),
         _ => None,
     });
     let records = Some(vec![crate::Record { version: forged, value: Some(value) }]);
     let message = Message::ReadReply { tag: tag.expect("it asks"), records };
-    let outputs = owner.feed(Input::Message { from: "liar".parse().unwrap(), message });
+    let outputs = owner.0.hear(message);
     let shown = outputs.iter().find_map(|output| match output {
         Output::Finish { outcome: Outcome::Read(Ok(found)), .. } => Some(found.siblings.is_empty()),
         _ => None,

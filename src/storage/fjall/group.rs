@@ -41,23 +41,21 @@ type Outcome = Result<(), StorageError>;
 pub(super) fn apply(store: &FjallStorage, mut changes: &[Change]) -> Vec<Outcome> {
     let mut outcomes = Vec::with_capacity(changes.len());
     while !changes.is_empty() {
-        let (round, later) = changes.split_at(round_len(store, changes));
-        outcomes.extend(Round { store, steps: round.iter().map(|c| Step::new(store, c)).collect() }.run());
-        changes = later;
+        let steps = round(store, changes);
+        changes = &changes[steps.len()..];
+        outcomes.extend(Round { store, steps }.run());
     }
     outcomes
 }
 
-/// How many changes from the front make a round.
-fn round_len(store: &FjallStorage, changes: &[Change]) -> usize {
+/// The changes from the front that make a round.
+fn round<'a>(store: &FjallStorage, changes: &'a [Change]) -> Vec<Step<'a>> {
     let mut stands_apart: BTreeMap<u64, bool> = BTreeMap::new();
-    for (at, change) in changes.iter().enumerate() {
-        let step = Step::new(store, change);
-        if stands_apart.insert(step.hash, step.is_apart).is_some_and(|before| before || step.is_apart) {
-            return at;
-        }
-    }
-    changes.len()
+    let mut goes_along = |step: &Step| {
+        let before = stands_apart.insert(step.hash, step.is_apart);
+        before.is_none_or(|before| !before && !step.is_apart)
+    };
+    changes.iter().map(|change| Step::new(store, change)).take_while(|step| goes_along(step)).collect()
 }
 
 /// What lies at a place in the end: a record, and a value where it is not empty; or nothing.

@@ -128,7 +128,7 @@ impl Storage for FjallStorage {
     }
 
     fn apply(&self, changes: &[Change]) -> Vec<Result<(), StorageError>> {
-        let _turn = self.turns.take(changes.iter().map(|change| change.key().hash64()).collect());
+        let _turn = self.turns.take(changes);
         group::apply(self, changes)
     }
 

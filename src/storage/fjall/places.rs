@@ -9,7 +9,8 @@
 //! hidden   what is in the engine and readers do not see: not yet, not any more, or damaged at load
 //! ```
 //!
-//! Invariant: what a reader found holds if its [`Turn`](Places::turn) has not changed meanwhile.
+//! Invariant: what a reader found holds if the key's turn has not changed meanwhile, which it does whenever
+//! something of the key does.
 
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
@@ -41,8 +42,18 @@ impl Places {
         Self { keys: Shards::new(), turns: (0..TURNS).map(|_| AtomicU64::new(0)).collect() }
     }
 
-    /// Changes whenever something of the key does.
-    pub(super) fn turn(&self, hash: u64) -> u64 {
+    /// What `read` finds of a key while nothing of it changes; it is called until that is so.
+    pub(super) fn settled<T>(&self, hash: u64, read: impl Fn(Seen) -> T) -> T {
+        loop {
+            let turn = self.turn(hash);
+            let found = read(self.of(hash));
+            if self.turn(hash) == turn {
+                return found;
+            }
+        }
+    }
+
+    fn turn(&self, hash: u64) -> u64 {
         self.turns[hash as usize % TURNS].load(SeqCst)
     }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use fjall::{Readable, Snapshot};
 
-use super::{FjallStorage, engine::fault, record};
+use super::{FjallStorage, engine::fault, places::Seen, record};
 use crate::{
     model::{Dot, Key, Record, Version},
     storage::{Storage, StorageError},
@@ -18,22 +18,15 @@ use crate::{
 impl FjallStorage {
     /// Without values, nothing is looked at but metadata.
     pub(super) fn read_all(&self, key: &Key, values: bool) -> Result<Vec<Record>, StorageError> {
-        let hash = key.hash64();
-        loop {
-            let turn = self.places.turn(hash);
-            let found = self.read_once(key, hash, values);
-            if self.places.turn(hash) == turn {
-                return found.inspect_err(|error| {
-                    if matches!(error, StorageError::Damaged { .. }) {
-                        log::error!("{error}; not served from here");
-                    }
-                });
+        let found = self.places.settled(key.hash64(), |seen| self.read_once(key, &seen, values));
+        found.inspect_err(|error| {
+            if matches!(error, StorageError::Damaged { .. }) {
+                log::error!("{error}; not served from here");
             }
-        }
+        })
     }
 
-    fn read_once(&self, key: &Key, hash: u64, values: bool) -> Result<Vec<Record>, StorageError> {
-        let seen = self.places.of(hash);
+    fn read_once(&self, key: &Key, seen: &Seen, values: bool) -> Result<Vec<Record>, StorageError> {
         let (mut records, mut damaged) = (Vec::new(), Vec::new());
         let snapshot = self.engine.database.snapshot();
         let prefix = record::prefix(key);
@@ -91,14 +84,7 @@ impl FjallStorage {
         offset: u64,
         max_len: usize,
     ) -> Result<Bytes, StorageError> {
-        let hash = key.hash64();
-        loop {
-            let turn = self.places.turn(hash);
-            let found = self.read_some_once(key, dot, offset, max_len);
-            if self.places.turn(hash) == turn {
-                return found;
-            }
-        }
+        self.places.settled(key.hash64(), |seen| self.read_some_once(key, dot, offset, max_len, &seen))
     }
 
     fn read_some_once(
@@ -107,8 +93,8 @@ impl FjallStorage {
         dot: Dot,
         offset: u64,
         max_len: usize,
+        seen: &Seen,
     ) -> Result<Bytes, StorageError> {
-        let seen = self.places.of(key.hash64());
         if seen.files.contains(&dot) {
             return self.files.read_piece(key, dot, offset, max_len);
         }

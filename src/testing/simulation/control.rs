@@ -9,7 +9,7 @@ use crate::{
     config::{Ack, Read},
     core::{Content, Input, OpId, Outcome, ReadRequest, Request, WatchId, WriteRequest},
     identity::Identity,
-    model::{Digest, Dot, Key, Kind, Member, Members, Mirrors, NodeId, Record, Statement},
+    model::{Digest, Dot, Key, Kind, Member, Members, Mirrors, NodeId, Record},
     wire::{Message, Refusal},
 };
 
@@ -118,37 +118,25 @@ impl World {
             true => Some(mark(op)),
             false => write.ttl_ms.map(|ttl_ms| wall_ms + ttl_ms),
         };
-        let (context, digest) = (knowledge.as_ref().map(|k| k.context.clone()), Digest::of(&value));
-        let mirrors = write.mirrors.unwrap_or(self.options().config.mirrors);
-        let sign = |sequence| {
-            let (author, key, kind) = (author(), write.key.clone(), write.kind);
-            let (len, context) = (value.len() as u64, context.clone().unwrap_or_default());
-            let said = Statement {
-                author: author.public_key(),
-                sequence,
-                kind,
-                len,
-                digest,
-                mirrors,
-                expires_ms,
-                context,
-            };
-            (sequence, author.seal(&key, &said).expect("a sequence within its bounds"))
-        };
-        let seal = write.sequence.map(sign);
-        let request = WriteRequest {
+        let default = self.options().config.mirrors;
+        let mut request = WriteRequest {
             key: write.key.clone(),
             kind: write.kind,
-            digest,
+            digest: Digest::of(&value),
             content: Content::Whole(value.clone()),
-            mirrors: if seal.is_some() { Some(mirrors) } else { write.mirrors },
+            mirrors: write.mirrors.or(write.sequence.is_some().then_some(default)),
             ack: Some(write.ack),
-            context,
+            context: knowledge.as_ref().map(|k| k.context.clone()),
             expires_ms,
             timeout_ms: write.timeout_ms,
             progress: true,
-            seal,
+            seal: None,
         };
+        request.seal = write.sequence.map(|sequence| {
+            let author = author();
+            let said = request.statement(author.public_key(), sequence, default);
+            (sequence, author.seal(&request.key, &said).expect("a sequence within its bounds"))
+        });
         let asked = Asked::Write { kind: write.kind, value, ack: write.ack, replaces: knowledge };
         self.submit(n, write.client, write.key, asked, Request::Write(request))
     }
