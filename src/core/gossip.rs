@@ -87,6 +87,7 @@ impl Core {
         let before = std::mem::replace(&mut self.gossip.published, members.clone());
         (self.gossip.published_ms, self.gossip.digest) = (self.now.mono_ms, members.digest());
         self.peers.retain(|id, _| members.contains(*id));
+        self.refused_by.retain(|id| members.contains(*id));
         let mut fresh = Vec::new();
         for id in members.present().map(|m| m.id).filter(|id| *id != self.me) {
             self.peers.entry(id).or_insert_with(|| {

@@ -64,6 +64,11 @@ pub enum Input {
         /// The key.
         key: PublicKey,
     },
+    /// A peer turned this node away as one that was removed, and is believed to be who it says.
+    RefusedAsRemoved {
+        /// Who.
+        by: NodeId,
+    },
     /// A peer can't be talked to any more.
     LinkDown {
         /// Who.

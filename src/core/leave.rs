@@ -81,12 +81,17 @@ impl Core {
 
     pub(super) fn standing(&self) -> Standing {
         let is_leaving = self.members.find(self.me).is_some_and(|m| m.state == MemberState::Leaving);
-        match (self.left, self.removed, is_leaving) {
+        match (self.left, self.is_removed(), is_leaving) {
             (true, ..) => Standing::Left,
             (_, true, _) => Standing::Removed,
             (.., true) => Standing::Leaving,
             _ => Standing::Member,
         }
+    }
+
+    /// Whether another member removed this node: one said so, or there are only some that turn it away.
+    pub(super) fn is_removed(&self) -> bool {
+        self.removed || (!self.refused_by.is_empty() && !self.peers.values().any(|p| p.up))
     }
 
     /// Whether nothing waits here to be given to others: stopping this node leaves no copy behind that

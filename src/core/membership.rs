@@ -28,6 +28,7 @@ impl Core {
         let Some(peer) = self.peers.get_mut(&id) else { return };
         (peer.up, peer.heard_ms, peer.silent_since_ms) = (true, self.now.mono_ms, None);
         peer.speaks_as(incarnation);
+        self.refused_by.remove(&id);
         self.ping(id);
         self.greet_with_members(id);
         self.pay(id);
@@ -44,6 +45,13 @@ impl Core {
         self.pieces_lost(id);
         self.sync_lost(id);
         self.dial(id);
+    }
+
+    /// The removal itself was said once, and may have been lost.
+    pub(super) fn refused_as_removed(&mut self, by: NodeId) {
+        if self.peers.contains_key(&by) {
+            self.refused_by.insert(by);
+        }
     }
 
     pub(super) fn on_ping(&mut self, from: NodeId, sequence: u64, theirs: Vitals) {

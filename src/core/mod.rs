@@ -128,6 +128,8 @@ pub struct Core {
     /// When this node came to own what it owns.
     placed_ms: u64,
     removed: bool,
+    /// Peers that turned this node away as one that was removed, and have no link with it since.
+    refused_by: BTreeSet<NodeId>,
     gossip: gossip::Gossip,
     probes: probes::Probes,
     left: bool,
@@ -187,6 +189,7 @@ impl Core {
             placement,
             placed_ms: 0,
             removed: false,
+            refused_by: BTreeSet::new(),
             gossip: gossip::Gossip::default(),
             probes: probes::Probes::new(),
             left: false,
@@ -298,6 +301,7 @@ impl Core {
             Input::Done { job, result } => self.done(job, result),
             Input::LinkUp { peer, incarnation } => self.link_up(peer, incarnation),
             Input::KeyShown { peer, key } => self.key_shown(peer, key),
+            Input::RefusedAsRemoved { by } => self.refused_as_removed(by),
             Input::LinkDown { peer } => self.link_down(peer),
             Input::Tick => {}
         }

@@ -277,11 +277,28 @@ impl Core {
 
     /// A version that reads may be waiting for will not come.
     pub(super) fn read_failed(&mut self, dot: Dot) {
+        let waiting = self.reads.fetching.remove(&dot).unwrap_or_default();
+        waiting.into_iter().for_each(|op| self.value_missing(op));
+    }
+
+    /// Nobody is left to fetch a version from that reads may be waiting for: it was replaced or given to
+    /// others meanwhile, or its holder went down. They begin anew soon, with the time that is left.
+    pub(super) fn read_lost(&mut self, dot: Dot) {
         for op in self.reads.fetching.remove(&dot).unwrap_or_default() {
-            if let Some(Operation::Read(read)) = self.operations.remove(op) {
-                let error = ReadError::Storage("the value could not be fetched from an owner".into());
-                self.fail_read(op, &read, error);
+            if self.operations.read(op).is_some_and(|read| read.distrust) {
+                // To begin anew would hand out what is here, which is damaged.
+                self.value_missing(op);
+                continue;
             }
+            self.reads.parked.push(op);
+            self.timers.set_earlier(Timer::Await, self.now.mono_ms + HEDGE_MS);
+        }
+    }
+
+    fn value_missing(&mut self, op: OpId) {
+        if let Some(Operation::Read(read)) = self.operations.remove(op) {
+            let error = ReadError::Storage("the value could not be fetched from an owner".into());
+            self.fail_read(op, &read, error);
         }
     }
 

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::{
-    Content, Core, Done, Found, Input, JobId, Now, OpId, Outcome, Output, ReadRequest, Request, Setup, Work,
-    WriteRequest, burial, gossip, offer, ranges, transfer,
+    Content, Core, Done, Found, Input, JobId, Now, OpId, Outcome, Output, ReadRequest, Request, Setup,
+    Standing, Work, WriteRequest, burial, gossip, offer, ranges, transfer,
 };
 use crate::{
     config::Config,
@@ -362,6 +362,54 @@ fn a_read_that_found_damage_here_takes_the_bytes_of_another_owner_and_keeps_them
     let records = Some(vec![Record { version: version.clone(), value: Some(value) }]);
     let outputs = bench.hear(Message::ReadReply { tag: tag.expect("the owner is asked"), records });
     assert!(matches!(jobs(&outputs)[..], [(_, Work::Change(Change::Put { .. }))]), "{outputs:?}");
+}
+
+#[test]
+fn a_read_whose_value_was_replaced_while_it_was_fetched_begins_anew() {
+    // Goal: a reader gets what is there now. Method: `b` names a long value, and when it is asked for its
+    // bytes has a short one in its place.
+    let mut bench = Bench::new(Config { mirrors: Mirrors(1), ..Config::default() });
+    let owner = |name: &String| bench.core.placement().owners(key(name).hash64(), Mirrors(1)).next();
+    let name = (0..).map(|i| format!("k{i}")).find(|name| owner(name) == Some(id("b"))).expect("one of b's");
+    let asks = |outputs: &[Output]| {
+        let tag = |m: &&Message| if let Message::Read { tag, .. } = m { Some(*tag) } else { None };
+        messages(outputs).iter().find_map(tag).expect("the owner is asked")
+    };
+    let version = |counter: u64, value: &[u8]| {
+        let Message::Write { version, .. } = offered(value.len() as u64) else { unreachable!() };
+        let dot = Dot { actor: Actor(9), counter };
+        Arc::new(Version { dot, digest: Digest::of(value), ..(*version).clone() })
+    };
+    let tag = asks(&bench.ask(Request::Read(ReadRequest::one(key(&name)))));
+    let records = Some(vec![Record { version: version(1, &vec![1; LONG]), value: None }]);
+    let (tag, offset, _) = fetches(&bench.hear(Message::ReadReply { tag, records }))[0];
+    let outputs = bench.hear(Message::Piece { tag, offset, bytes: None });
+    assert!(!outputs.iter().any(|o| matches!(o, Output::Finish { .. })), "{outputs:?}");
+    bench.now.mono_ms += 1_000;
+    let tag = asks(&bench.feed(Input::Tick));
+    let records = Some(vec![Record { version: version(2, b"new"), value: Some(Bytes::from_static(b"new")) }]);
+    let outputs = bench.hear(Message::ReadReply { tag, records });
+    let found = outputs.iter().find_map(|output| match output {
+        Output::Finish { outcome: Outcome::Read(Ok(found)), .. } => Some(found.siblings.records()),
+        _ => None,
+    });
+    assert_eq!(found.expect("it ends")[0].value.as_deref(), Some(&b"new"[..]));
+}
+
+#[test]
+fn a_node_that_all_turn_away_as_removed_knows_that_it_is_no_member() {
+    // Goal: the one message that says so may be lost. Method: the link goes, and the peer refuses another;
+    // once it has one again, that is over.
+    let mut bench = Bench::new(Config::default());
+    bench.feed(Input::LinkDown { peer: id("b") });
+    assert_eq!(bench.core.stats().standing, Standing::Member);
+    bench.feed(Input::RefusedAsRemoved { by: id("b") });
+    assert_eq!(bench.core.stats().standing, Standing::Removed);
+    let refused = bench.write("k", &Bytes::new());
+    let is_refusal = |o: &Output| matches!(o, Output::Finish { outcome: Outcome::Written(Err(_)), .. });
+    assert!(refused.iter().any(is_refusal), "{refused:?}");
+    bench.feed(Input::LinkUp { peer: id("b"), incarnation: 1 });
+    assert_eq!(bench.core.stats().standing, Standing::Member);
 }
 
 #[test]

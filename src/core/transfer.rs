@@ -441,7 +441,7 @@ impl Core {
         self.timers.set_earlier(Timer::Transfer, until_ms);
         self.drop_parked();
         waiters.into_iter().for_each(|waiter| self.tell(waiter, AckStatus::Busy));
-        self.read_failed(dot);
+        self.read_lost(dot);
     }
 
     fn drop_parked(&mut self) {

@@ -104,8 +104,9 @@ impl Running {
 impl Core {
     pub(super) fn submit_write(&mut self, op: OpId, request: WriteRequest) {
         self.counters.writes += 1;
-        if self.removed || self.is_disk_busy() {
-            let reason = if self.removed { SubmitError::NoMember } else { SubmitError::Busy };
+        let is_removed = self.is_removed();
+        if is_removed || self.is_disk_busy() {
+            let reason = if is_removed { SubmitError::NoMember } else { SubmitError::Busy };
             return self.refuse_write(op, request, WriteError::Refused(reason));
         }
         let timeout_ms = self.write_timeout_ms(request.timeout_ms, request.content.len());
@@ -163,7 +164,7 @@ impl Core {
         request: WriteRequest,
         (before, mut seen): (Option<Mirrors>, Context),
     ) {
-        if self.removed {
+        if self.is_removed() {
             // It left while an owner was asked: nobody would take over what is kept here from now on.
             return self.refuse_write(op, request, WriteError::Refused(SubmitError::NoMember));
         }

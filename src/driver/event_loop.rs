@@ -28,7 +28,7 @@ use crate::{
     partition::Placement,
     storage::Storage,
     transport::{Admission, Handshakes, SendError, Transport, TransportContext, TransportEvent},
-    wire::{LinkEvent, Links, SendRefused},
+    wire::{LinkEvent, Links, Refusal, SendRefused},
 };
 
 /// The token of the transport.
@@ -187,8 +187,11 @@ impl EventLoop {
                 LinkEvent::Message { peer, message } => self.feed(Input::Message { from: peer, message }),
                 LinkEvent::Refused { addr, reason } => log::warn!("refused a node at {addr}: {reason}"),
                 LinkEvent::RefusedBy { peer, addr, reason } => {
-                    let peer = peer.map(|id| format!("node {id}")).unwrap_or_else(|| "a node".into());
-                    log::warn!("{peer} at {addr} refuses this node: {reason}");
+                    let who = peer.map(|id| format!("node {id}")).unwrap_or_else(|| "a node".into());
+                    log::warn!("{who} at {addr} refuses this node: {reason}");
+                    if let (Some(by), Refusal::RemovedNode) = (peer, reason) {
+                        self.feed(Input::RefusedAsRemoved { by });
+                    }
                 }
             }
         }

@@ -18,15 +18,16 @@ fn a_disk_that_stalls_delays_what_needs_it_and_nothing_else() {
     // Goal: while the disk of one of three nodes stalls, for longer than it takes to count as down,
     // all members stay up, the others write by quorum, and the node reads; then it has everything.
     let gate = Gate::default();
-    let nodes = cluster(3, udp_at, |i, builder| match i {
-        2 => builder.storage(Gated::new(&gate)),
-        _ => builder,
+    let down_after = Duration::from_secs(1);
+    let nodes = cluster(3, udp_at, |i, builder| {
+        let builder = builder.config(Config { down_after: Some(down_after), ..quick() });
+        if i == 2 { builder.storage(Gated::new(&gate)) } else { builder }
     });
     nodes[0].put("before", "v").ack(Ack::All).wait().unwrap();
     gate.close();
     let stuck = nodes[2].put("its own", "v").ack(Ack::Quorum).start().unwrap();
     let (begin, mut count) = (Instant::now(), 0);
-    while begin.elapsed() < quick().down_after.unwrap() * 2 {
+    while begin.elapsed() < down_after * 2 {
         nodes[count % 2].put(format!("during-{count}"), "v").ack(Ack::Quorum).wait().unwrap();
         assert_eq!(held(&nodes[2], "before").unwrap(), b"v");
         assert!(nodes.iter().all(|n| n.members().iter().all(|m| m.up)), "after {count} writes");

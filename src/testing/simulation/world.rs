@@ -23,7 +23,7 @@ use crate::{
     core::{Core, Input, OpId, Outcome, Setup, WatchId},
     model::{Key, Ledger, Member, MemberState, MembersFile, Record, Seeded},
     partition::{Everywhere, PartitionCount, Partitioner, Ring},
-    wire::{FRAME_HEADER_BYTES, LinkEvent, Links, Local},
+    wire::{FRAME_HEADER_BYTES, LinkEvent, Links, Local, Refusal},
 };
 
 /// Events of a run; one that gets there goes round in circles.
@@ -359,8 +359,11 @@ impl World {
                 LinkEvent::Refused { addr, reason } => {
                     self.trace.note(self.now_us, n, 4, || format!("refused {addr}: {reason}"));
                 }
-                LinkEvent::RefusedBy { addr, reason, .. } => {
+                LinkEvent::RefusedBy { peer, addr, reason } => {
                     self.trace.note(self.now_us, n, 5, || format!("refused by {addr}: {reason}"));
+                    if let (Some(by), Refusal::RemovedNode) = (peer, reason) {
+                        self.feed(n, Input::RefusedAsRemoved { by });
+                    }
                 }
             }
         }
