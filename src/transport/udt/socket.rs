@@ -6,6 +6,8 @@
 //! - IPv4 only: others make the crate panic, so the callers refuse them first.
 //! - Connecting and accepting never block inside UDT: a thread that waits there can't be told to
 //!   stop, and keeps the process from ending. Both are polled instead.
+//! - A socket that connects is not closed before UDT has given it up: an answer that finds it closed
+//!   ends the process.
 //! - No linger: a close that waits for a dead peer takes 46 s. Who wants to flush waits for
 //!   [`Socket::unacknowledged_packets`] first.
 //! - Closing from any thread ends a `send` or `receive` that blocks on another.
@@ -44,6 +46,8 @@ const BACKLOG: i32 = 256;
 const RECEIVE_TURN_MS: i32 = 1_000;
 /// How long to wait for an answer to a connection request; UDT gives up after as long.
 const CONNECT_TIME: Duration = Duration::from_secs(3);
+/// By then UDT has given up, at any rate.
+const CONNECT_OVER: Duration = Duration::from_millis(3_500);
 /// How often a connection request is looked after.
 const CONNECT_TURN: Duration = Duration::from_millis(1);
 /// UDT holds a port for up to this long after its listener was closed, inside the process.
@@ -117,19 +121,22 @@ impl Socket {
     pub(super) fn connect(from: SocketAddr, to: SocketAddr, wanted: impl Fn() -> bool) -> io::Result<Self> {
         let socket = Self::open(from)?;
         socket.raw.setsockopt(UdtOpts::UDT_RCVSYN, false).map_err(broken)?;
+        let begun = Instant::now();
         socket.raw.connect(to).map_err(broken)?;
-        let deadline = Instant::now() + CONNECT_TIME;
         loop {
             match socket.raw.getstate() {
                 UdtStatus::CONNECTED => break,
                 UdtStatus::INIT | UdtStatus::OPENED | UdtStatus::CONNECTING => {}
                 _ => return Err(io::ErrorKind::ConnectionRefused.into()),
             }
-            if !wanted() {
-                return Err(io::ErrorKind::ConnectionAborted.into());
-            }
-            if Instant::now() > deadline {
-                return Err(io::ErrorKind::TimedOut.into());
+            let end = match begun.elapsed() {
+                _ if !wanted() => Some(io::ErrorKind::ConnectionAborted),
+                elapsed if elapsed > CONNECT_TIME => Some(io::ErrorKind::TimedOut),
+                _ => None,
+            };
+            if let Some(kind) = end {
+                socket.close_at(begun + CONNECT_OVER);
+                return Err(kind.into());
             }
             thread::sleep(CONNECT_TURN);
         }
@@ -181,6 +188,18 @@ impl Socket {
         }
         if let Err(error) = self.raw.close() {
             log::trace!("closing a UDT socket: {}", describe(&error));
+        }
+    }
+
+    /// Closes later, on a thread that nobody waits for.
+    fn close_at(self, at: Instant) {
+        let later = thread::Builder::new().name("turbopump-udt-late".into()).spawn(move || {
+            thread::sleep(at.saturating_duration_since(Instant::now()));
+            drop(self);
+        });
+        if let Err(error) = later {
+            // The closure is gone, and the socket closed with it: too early, but nothing else is left.
+            log::debug!("no thread to close a UDT socket later: {error}");
         }
     }
 
