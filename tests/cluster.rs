@@ -151,9 +151,9 @@ fn quorum_survives_one_node_and_all_says_unknown(transport: Make) {
     let written = nodes[0].put("k", "v").ack(Ack::Quorum).wait().unwrap();
     assert_eq!(written.acked, 2);
     assert_eq!(nodes[1].get("k").read(Read::Quorum).wait().unwrap().value().unwrap(), "v");
-    let all = nodes[0].put("k", "w").ack(Ack::All).timeout(Duration::from_millis(200)).wait();
+    let all = nodes[0].put("k", "w").ack(Ack::All).timeout(Duration::from_secs(2)).wait();
     assert!(matches!(all, Err(WriteError::TimedOut { acked: 2 })), "{all:?}");
-    let reading = nodes[1].get("k").read(Read::All).timeout(Duration::from_millis(200)).wait();
+    let reading = nodes[1].get("k").read(Read::All).timeout(Duration::from_secs(2)).wait();
     assert!(reading.is_err());
 }
 
