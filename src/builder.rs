@@ -19,14 +19,15 @@ use crate::transport::UdpTransport;
 use crate::transport::UdtTransport;
 use crate::{
     config::{Ack, Config},
-    core::{Core, Setup},
+    core::{Core, Setup, Sign},
     driver::{
         Callbacks, Clock, Disk, EventLoop, Home, Mailbox, Parts, Shared, SystemClock, Task, WAKER, now,
     },
     error::StartError,
     identity::{Identity, is_signed_by},
     model::{
-        Digest, Ledger, MAX_ADDRS, Member, MemberKey, MemberState, MembersFile, Mirrors, NodeId, PublicKey,
+        Appointment, Digest, Ledger, MAX_ADDRS, Member, MemberKey, MemberState, MembersFile, Mirrors, NodeId,
+        PublicKey, Vouched, Warrant, WarrantError,
     },
     node::{Inner, Node},
     partition::{PartitionCount, Partitioner, Ring},
@@ -115,6 +116,15 @@ impl NodeBuilder {
     /// As [`member`](Self::member), for one whose public key is known.
     pub fn member_with_key(mut self, id: NodeId, addrs: Vec<SocketAddr>, key: PublicKey) -> Self {
         self.members.push(Member { key: MemberKey::Known(key), ..Member::new(id, addrs) });
+        self
+    }
+
+    /// As [`member`](Self::member), for a cluster that [names admins](Config::admin_keys): what one of them
+    /// signed. Of this node too.
+    pub fn appointed(mut self, appointment: Appointment, warrant: Warrant, addrs: Vec<SocketAddr>) -> Self {
+        let Appointment { id, key, generation, .. } = appointment;
+        let (key, vouched) = (MemberKey::Known(key), Vouched::by(warrant));
+        self.members.push(Member { generation, key, vouched, ..Member::new(id, addrs) });
         self
     }
 
@@ -236,6 +246,7 @@ impl NodeBuilder {
         let mut addrs = vec![self.advertise.unwrap_or(addr)];
         let (mut peers, mut generation, mut weight) = (self.members, 0, 1);
         let (mut state, mut key) = (MemberState::Active, MemberKey::Known(identity.public_key()));
+        let mut vouched = Vouched::default();
         if let Some(file) = file {
             // Further addresses of this node stand where a person put them; old ones of its own go.
             let others = file.this.addrs.into_iter().filter(|a| self.advertise.is_some() && *a != addr);
@@ -243,15 +254,23 @@ impl NodeBuilder {
             addrs.truncate(MAX_ADDRS);
             (generation, weight, state) = (file.this.generation, file.this.weight, file.this.state);
             key = key.joined(file.this.key);
+            vouched = file.this.vouched;
             peers.extend(file.peers);
+        }
+        if let Some(named) = peers.iter().find(|m| m.id == id && m.vouched.0.is_some() && m.key == key)
+            && named.generation >= generation
+        {
+            (generation, vouched) = (named.generation, named.vouched.clone());
         }
         peers.retain(|m| m.id != id);
         let weight = self.weight.unwrap_or(weight);
         let revision = at.wall_ms;
-        let this = Member { generation, state, revision, weight, key, ..Member::new(id, addrs) };
+        let this = Member { generation, state, revision, weight, key, vouched, ..Member::new(id, addrs) };
+        check_members(&this, &peers, &self.config.admin_keys, &self.cluster).map_err(StartError::Config)?;
+        let signer = identity.clone();
         let local = Local {
             id,
-            cluster: self.cluster,
+            cluster: self.cluster.clone(),
             incarnation: at.wall_ms,
             partitions: self.partitions.get(),
             placement: self.partitioner.kind().into(),
@@ -269,6 +288,8 @@ impl NodeBuilder {
             seed,
             max_message_bytes: max_frame_bytes - FRAME_HEADER_BYTES,
             verify: is_signed_by,
+            sign: Sign(Arc::new(move |message| signer.sign(message))),
+            cluster: self.cluster,
         });
         let report = storage.load(&mut |key, version| core.load(&key, version))?;
         log::info!("{} versions loaded, {} leftovers cleaned", report.versions, report.cleaned);
@@ -364,6 +385,27 @@ impl NodeBuilder {
             None => Ok(Who { id, identity: identity.into(), file }),
         }
     }
+}
+
+/// Whether admins stand by what the node begins with, where the cluster names any. To go on without those
+/// members of which that is not true would move what they hold.
+fn check_members(this: &Member, peers: &[Member], admins: &[PublicKey], cluster: &str) -> Result<(), String> {
+    if admins.is_empty() {
+        return Ok(());
+    }
+    for member in peers {
+        if let Err(error) = member.check_warrant(cluster, admins, is_signed_by) {
+            return Err(format!("member {}, which this node knows of: {error}", member.id));
+        }
+    }
+    match this.check_appointment(cluster, admins, is_signed_by) {
+        Ok(()) => {}
+        Err(WarrantError::Missing) => {
+            log::warn!("no admin has appointed this node yet: other members take no word of it");
+        }
+        Err(error) => return Err(format!("this node, {}: {error}", this.id)),
+    }
+    Ok(())
 }
 
 fn spawn(parts: Parts) -> std::io::Result<JoinHandle<()>> {

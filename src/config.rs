@@ -109,6 +109,9 @@ pub struct Config {
     /// Default: none. Every node is to have the same, before the first such key is written: a node takes
     /// in nothing from any other that does not follow its own.
     pub signed_prefixes: Vec<(String, Vec<PublicKey>)>,
+    /// Admins: where there are any, members are added and removed by their signatures only. Default: none,
+    /// and any member adds and removes others. Every node is to have the same.
+    pub admin_keys: Vec<PublicKey>,
     /// Test only: false keeps a write here until sync spreads it. Default true.
     pub write_chaining: bool,
     /// Test only: false switches sync off. Default true.
@@ -144,6 +147,7 @@ impl Default for Config {
             scrub_interval: Duration::from_millis(100),
             max_transfers: 16,
             signed_prefixes: Vec::new(),
+            admin_keys: Vec::new(),
             write_chaining: true,
             active_sync: true,
             disk_threads: 2,

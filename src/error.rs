@@ -3,7 +3,7 @@
 use std::{io, path::PathBuf};
 
 use crate::{
-    model::{KeyError, MembersFileError, NodeId, NodeIdError, SealError},
+    model::{KeyError, MembersFileError, NodeId, NodeIdError, SealError, WarrantError},
     storage::StorageError,
 };
 
@@ -168,6 +168,15 @@ pub enum MemberError {
     /// Another key of it is known. It has to be removed first, and then added with the new one.
     #[error("another key of node {0} is known: remove it first")]
     Key(NodeId),
+    /// The cluster names admins, and none of them signed this.
+    #[error(transparent)]
+    Warrant(#[from] WarrantError),
+    /// An admin removed it, or whoever had this key.
+    #[error("node {0}, or the key named for it, was removed for good: give it a new key and another id")]
+    RemovedForGood(NodeId),
+    /// It was appointed to a later generation before.
+    #[error("node {0} has a higher generation already")]
+    Generation(NodeId),
     /// A node does not add or remove itself.
     #[error("node {0} is this node")]
     Myself(NodeId),

@@ -100,8 +100,8 @@ pub use driver::{Clock, SystemClock, Task};
 pub use error::{MemberError, ReadError, StartError, SubmitError, WriteError};
 pub use identity::Identity;
 pub use model::{
-    Context, Dot, Key, Member, MemberKey, MemberState, Members, Mirrors, NodeId, PublicKey, Record, Seal,
-    SealError, Siblings, Statement, Version,
+    Appointment, Context, Dot, FOR_GOOD, Key, Member, MemberKey, MemberState, Members, Mirrors, NodeId,
+    PublicKey, Record, Seal, SealError, Siblings, Statement, Version, Warrant, WarrantError,
 };
 pub use node::{Node, Watch};
 pub use operations::Reading;

@@ -18,7 +18,7 @@ use crate::{
     core::{Departure, Found, KeyPage, Outcome, Progress, ReadRequest, Request, Stats},
     driver::{Reply, Ticket, wall_ms},
     error::{MemberError, ReadError, SubmitError, WriteError},
-    model::{Context, Key, NodeId, PublicKey, Record, Siblings},
+    model::{Appointment, Context, Key, NodeId, PublicKey, Record, Siblings, Warrant},
     node::Node,
     pending::{Pending, completion},
     writer::Staged,
@@ -437,8 +437,8 @@ pub struct ChangeMembers {
 }
 
 pub(crate) enum Change {
-    Add(NodeId, Vec<std::net::SocketAddr>, Option<PublicKey>),
-    Remove(NodeId),
+    Add(NodeId, Vec<std::net::SocketAddr>, Option<PublicKey>, Option<(u32, Warrant)>),
+    Remove(NodeId, Option<(PublicKey, Warrant)>),
 }
 
 operation!(ChangeMembers, (), MemberError);
@@ -447,8 +447,22 @@ impl ChangeMembers {
     /// The public key of the node that is added. Default: none is named; it is taken over from the
     /// node itself where the transport does not ask for keys.
     pub fn key(mut self, key: PublicKey) -> Self {
-        if let Ok(Change::Add(_, _, named)) = &mut self.change {
+        if let Ok(Change::Add(_, _, named, _)) = &mut self.change {
             *named = Some(key);
+        }
+        self
+    }
+
+    /// The signature of an admin over `appointment`, for a cluster that names admins: see
+    /// [`Identity::appoint`](crate::Identity::appoint). Its id is the one of this change; its key counts as
+    /// named.
+    pub fn signed(mut self, appointment: &Appointment, warrant: Warrant) -> Self {
+        match &mut self.change {
+            Ok(Change::Add(_, _, key, appointed)) => {
+                (*key, *appointed) = (Some(appointment.key), Some((appointment.generation, warrant)));
+            }
+            Ok(Change::Remove(_, removal)) => *removal = Some((appointment.key, warrant)),
+            Err(_) => {}
         }
         self
     }
@@ -460,8 +474,8 @@ impl Prepare for ChangeMembers {
 
     fn prepare(self) -> Result<Prepared<Self>, SubmitError> {
         let request = match self.change? {
-            Change::Add(id, addrs, key) => Request::AddMember { id, addrs, key },
-            Change::Remove(id) => Request::RemoveMember(id),
+            Change::Add(id, addrs, key, appointed) => Request::AddMember { id, addrs, key, appointed },
+            Change::Remove(id, warrant) => Request::RemoveMember { id, warrant },
         };
         Ok(Prepared::Ask(request, 0))
     }

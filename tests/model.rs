@@ -18,7 +18,8 @@ use proptest::{
 use turbopump::{
     model::{
         Actor, Context, Digest, Dot, Key, Kind, MAX_KEY_BYTES, MAX_RANGES_PER_ACTOR, Member, MemberKey,
-        MemberState, Members, MembersFile, Mirrors, NodeId, PublicKey, Record, Seeded, Siblings, Version,
+        MemberState, Members, MembersFile, Mirrors, NodeId, Proofs, PublicKey, Record, Seeded, Siblings,
+        Version, Vouched, Warrant,
     },
     partition::{Partition, PartitionCount},
 };
@@ -516,6 +517,7 @@ fn member() -> impl Strategy<Value = Member> {
             weight,
             addrs,
             key,
+            vouched: Vouched::default(),
         },
     )
 }
@@ -617,6 +619,29 @@ proptest! {
         this.weight = weight.unwrap_or(1);
         let file = MembersFile { this, peers: merged(&peers).all().map(kept).collect() };
         prop_assert_eq!(file.to_string().parse::<MembersFile>(), Ok(file));
+    }
+}
+
+#[test]
+fn a_members_file_keeps_what_vouches_for_a_member() {
+    let warrant = Warrant { admin: PublicKey([5; 32]), signature: [6; 64] };
+    let with = |own, revision| Member {
+        key: MemberKey::Known(PublicKey([4; 32])),
+        revision,
+        vouched: Vouched(Some(Proofs { warrant, own }.into())),
+        ..Member::new("2".parse().unwrap(), vec!["10.0.0.2:1".parse().unwrap()])
+    };
+    for member in
+        [with(None, 0), with(Some([7; 64]), 300), warrant.removal("2".parse().unwrap(), PublicKey([4; 32]))]
+    {
+        let this = Member::new("1".parse().unwrap(), vec![]);
+        let text = MembersFile { this, peers: vec![member.clone()] }.to_string();
+        let read: MembersFile = text.parse().unwrap();
+        assert_eq!((&read.peers[0], &read.peers[0].vouched.0), (&member, &member.vouched.0), "{text}");
+    }
+    let key = PublicKey([4; 32]);
+    for wrong in ["admin=5", &format!("admin={key}:{key}"), &format!("own={key}"), "revision=x"] {
+        assert!(format!("1 none {wrong}").parse::<MembersFile>().is_err(), "{wrong}");
     }
 }
 

@@ -37,6 +37,8 @@ const RESEND_MS: u64 = 300;
 const SETTLE_MS: u64 = 200;
 /// Bytes of an entry in a message at most, without its id and addresses.
 const ENTRY_BYTES: usize = 58;
+/// Bytes of what vouches for an entry, at most.
+const PROOFS_BYTES: usize = 168;
 /// Bytes of an address in a message, at most.
 const ADDR_BYTES: usize = 20;
 /// Bytes of a message around its entries, at most.
@@ -211,5 +213,6 @@ impl Core {
 
 /// How long an entry is in a message, at most.
 pub(super) fn entry_bytes(entry: &Member) -> usize {
-    ENTRY_BYTES + entry.id.as_str().len() + ADDR_BYTES * entry.addrs.len()
+    let proofs = if entry.vouched.0.is_some() { PROOFS_BYTES } else { 0 };
+    ENTRY_BYTES + entry.id.as_str().len() + ADDR_BYTES * entry.addrs.len() + proofs
 }

@@ -4,6 +4,7 @@ use std::{net::SocketAddr, sync::Arc};
 
 use bytes::Bytes;
 
+use super::warrants::Sign;
 use super::{Event, OpId, Outcome, Progress, Request, WatchId};
 use crate::{
     config::Config,
@@ -234,4 +235,8 @@ pub struct Setup {
     pub max_message_bytes: usize,
     /// Says who signed what.
     pub verify: Verify,
+    /// Signs what this node says of itself.
+    pub sign: Sign,
+    /// The cluster's name, which is part of what is signed.
+    pub cluster: String,
 }

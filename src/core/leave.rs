@@ -35,12 +35,12 @@ impl Core {
     pub(super) fn submit_leave(&mut self, op: OpId, timeout_ms: u64) {
         let is_other = |m: &&Member| m.id != self.me && m.state == MemberState::Active && m.weight > 0;
         let Some(mine) = self.members.find(self.me).cloned() else { return };
-        if mine.is_present() && self.members.all().find(is_other).is_none() {
+        if mine.is_present() && self.members.present().find(is_other).is_none() {
             return self.finish(op, Outcome::Departure(Err(MemberError::LastMember)));
         }
         if mine.state == MemberState::Active {
             let revision = mine.revision.saturating_add(1);
-            self.members.merge(&Member { state: MemberState::Leaving, revision, ..mine });
+            self.merge_mine(Member { state: MemberState::Leaving, revision, ..mine });
             self.members_changed();
         }
         self.keep(op, Operation::Leave, timeout_ms);
@@ -62,7 +62,7 @@ impl Core {
             }
             MemberState::Leaving => {
                 let revision = mine.revision.saturating_add(1);
-                self.members.merge(&Member { state: MemberState::Removed, revision, ..mine });
+                self.merge_mine(Member { state: MemberState::Removed, revision, addrs: Vec::new(), ..mine });
                 (self.removed, self.left) = (true, true);
                 self.notice("this node has left the cluster: nothing is left here, it may be stopped".into());
                 self.members_changed();

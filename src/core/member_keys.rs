@@ -11,6 +11,9 @@ use crate::model::{Member, MemberKey, Members, NodeId, PublicKey};
 impl Core {
     /// Takes the first key that a member shows as its own, and tells the others.
     pub(super) fn key_shown(&mut self, id: NodeId, key: PublicKey) {
+        if self.has_admins() {
+            return;
+        }
         let nobodys = |m: &&Member| m.is_present() && m.key == MemberKey::Unknown;
         let Some(known) = self.members.find(id).filter(nobodys) else { return };
         let news = Member { key: MemberKey::Known(key), ..known.clone() };

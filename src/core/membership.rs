@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 use super::Core;
 use crate::{
     error::MemberError,
-    model::{MAX_ADDRS, Member, MemberKey, MemberState, NodeId, PublicKey},
+    model::{FOR_GOOD, MAX_ADDRS, Member, MemberKey, MemberState, NodeId, PublicKey, Warrant, WarrantError},
     wire::{Message, Vitals},
 };
 
@@ -69,8 +69,8 @@ impl Core {
         let mut changed = false;
         for news in entries {
             if news.id == self.me {
-                changed |= self.hear_of_myself(news);
-            } else if self.members.find(news.id).is_some() || self.members.len() < MAX_MEMBERS {
+                changed |= self.hear_of_myself(from, news);
+            } else if self.is_news(news) && self.lets_in_member(from, news) {
                 changed |= self.members.merge(news);
             }
         }
@@ -82,17 +82,32 @@ impl Core {
         }
     }
 
+    fn is_news(&self, news: &Member) -> bool {
+        match self.members.find(news.id) {
+            Some(known) => known.joined(news) != *known,
+            None => self.members.len() < MAX_MEMBERS,
+        }
+    }
+
     pub(super) fn add_member(
         &mut self,
         id: NodeId,
         addrs: Vec<SocketAddr>,
         key: Option<PublicKey>,
+        appointed: Option<(u32, Warrant)>,
     ) -> Result<(), MemberError> {
-        if id == self.me {
-            return Err(MemberError::Myself(id));
-        }
         if addrs.len() > MAX_ADDRS {
             return Err(MemberError::Limit(format!("a member has at most {MAX_ADDRS} addresses")));
+        }
+        if self.members.find(id).is_none() && self.members.len() >= MAX_MEMBERS {
+            return Err(MemberError::Limit(format!("the list has its {MAX_MEMBERS} entries")));
+        }
+        if self.has_admins() {
+            let appointed = appointed.ok_or(WarrantError::Missing)?;
+            return self.appoint((id, key.ok_or(WarrantError::Key)?), addrs, appointed);
+        }
+        if id == self.me {
+            return Err(MemberError::Myself(id));
         }
         let mut entry = Member { key: key.into(), ..Member::new(id, addrs) };
         match self.members.find(id) {
@@ -104,10 +119,7 @@ impl Core {
                 let addrs = std::mem::take(&mut entry.addrs);
                 entry = Member { addrs, revision: known.revision.saturating_add(1), key, ..known.clone() };
             }
-            Some(known) => entry.generation = known.generation.saturating_add(1),
-            None if self.members.len() >= MAX_MEMBERS => {
-                return Err(MemberError::Limit(format!("the list has its {MAX_MEMBERS} entries")));
-            }
+            Some(known) => entry.generation = known.generation.saturating_add(1).min(FOR_GOOD - 1),
             None => {}
         }
         if self.members.merge(&entry) {
@@ -117,13 +129,24 @@ impl Core {
         Ok(())
     }
 
-    pub(super) fn remove_member(&mut self, id: NodeId) -> Result<(), MemberError> {
+    pub(super) fn remove_member(
+        &mut self,
+        id: NodeId,
+        warrant: Option<(PublicKey, Warrant)>,
+    ) -> Result<(), MemberError> {
         if id == self.me {
             return Err(MemberError::Myself(id));
         }
         let known = self.members.find(id).filter(|m| m.is_present()).ok_or(MemberError::Unknown(id))?;
-        let revision = known.revision.saturating_add(1);
-        let removed = Member { state: MemberState::Removed, revision, ..known.clone() };
+        let removed = if self.has_admins() {
+            let (key, warrant) = warrant.ok_or(WarrantError::Missing)?;
+            let removed = warrant.removal(id, key);
+            self.check_member(&removed)?;
+            removed
+        } else {
+            let revision = known.revision.saturating_add(1);
+            Member { state: MemberState::Removed, revision, ..known.clone() }
+        };
         // Those that are up hear of it at once, the removed one included: it has a link until then.
         let mut entries = vec![removed.clone()];
         entries.extend(self.members.find(self.me).cloned());
@@ -134,9 +157,10 @@ impl Core {
     }
 
     /// News about this node. It knows best, except that others may remove it.
-    fn hear_of_myself(&mut self, news: &Member) -> bool {
+    pub(super) fn hear_of_myself(&mut self, from: NodeId, news: &Member) -> bool {
         let Some(mine) = self.members.find(self.me).cloned() else { return false };
-        if mine.joined(news) == mine {
+        let is_appointment = mine.vouched.0.is_none() && news.vouched.0.is_some();
+        if (mine.joined(news) == mine && !is_appointment) || !self.lets_in_member(from, news) {
             return false;
         }
         if news.state == MemberState::Removed {
@@ -146,10 +170,14 @@ impl Core {
             self.removed = true;
             return self.members.merge(news);
         }
+        if self.has_admins() && news.key != mine.key {
+            self.notice("another key than its own was named for this node".into());
+            return false;
+        }
         (self.removed, self.left) = (false, false);
         let revision = news.revision.max(mine.revision).saturating_add(1);
         // Others remember that this node was leaving: it goes on.
-        let (generation, state) = (news.generation, news.state);
+        let Member { generation, state, .. } = mine.joined(news);
         // Whoever added it again may have done so with a key, and then that one counts.
         let key = match news.key {
             MemberKey::Unknown => mine.key,
@@ -159,7 +187,9 @@ impl Core {
         if key != mine.key {
             self.notice("another key than its own was named for this node".into());
         }
-        let changed = self.members.merge(&Member { generation, state, revision, key, ..mine });
+        let is_appointed = is_appointment || generation > mine.generation;
+        let vouched = if is_appointed { news.vouched.clone() } else { mine.vouched.clone() };
+        let changed = self.merge_mine(Member { generation, state, revision, key, vouched, ..mine });
         self.look_whether_left();
         changed
     }

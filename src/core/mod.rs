@@ -47,6 +47,7 @@ mod tests;
 mod timers;
 mod transfer;
 mod unsure;
+mod warrants;
 mod watch;
 mod write;
 
@@ -61,6 +62,7 @@ pub use request::{
     Content, Counters, Event, FetchStats, Found, Given, KeyInfo, KeyPage, MemberInfo, OpId, Outcome,
     PeerStats, PieceRequest, Progress, ReadRequest, Request, Standing, Stats, WatchId, WriteRequest, Written,
 };
+pub use warrants::Sign;
 
 use self::{
     index::Index,
@@ -73,7 +75,7 @@ use self::{
 use crate::{
     config::Config,
     fixed_map::FixedMap,
-    model::{Dot, Key, Ledger, Members, NodeId, Seeded, Version},
+    model::{Dot, FOR_GOOD, Key, Ledger, Members, NodeId, Seeded, Version},
     partition::{PartitionCount, Partitioner, Placement},
     storage::Change,
     wire::Message,
@@ -152,6 +154,7 @@ pub struct Core {
     doubt: doubt::Doubt,
     watches: watch::Watches,
     seals: seals::Seals,
+    warrants: warrants::Warrants,
     counters: Counters,
 }
 
@@ -162,8 +165,9 @@ impl Core {
         let mut chance = Seeded::new(setup.seed);
         let mut members = Members::default();
         let this = setup.this;
+        let warrants = warrants::Warrants::new(setup.cluster, setup.sign);
         setup.peers.iter().for_each(|m| _ = members.merge(m));
-        members.merge(&this);
+        members.merge(&warrants.signed(this.clone()));
         let placement = Arc::new(Placement::new(&*setup.partitioner, &members, setup.partitions));
         let naming = Naming::new(chance.next_u64());
         #[cfg(turbopump_mutations)]
@@ -188,7 +192,7 @@ impl Core {
             members,
             placement,
             placed_ms: 0,
-            removed: false,
+            removed: this.generation == FOR_GOOD,
             refused_by: BTreeSet::new(),
             gossip: gossip::Gossip::default(),
             probes: probes::Probes::new(),
@@ -211,6 +215,7 @@ impl Core {
             doubt: doubt::Doubt::default(),
             watches: watch::Watches::default(),
             seals: seals::Seals::new(setup.verify),
+            warrants,
             counters: Counters::default(),
         }
     }
@@ -320,12 +325,12 @@ impl Core {
                 self.finish(op, Outcome::Keys(page));
             }
             Request::Forget(key) => self.submit_forget(op, key),
-            Request::AddMember { id, addrs, key } => {
-                let outcome = self.add_member(id, addrs, key);
+            Request::AddMember { id, addrs, key, appointed } => {
+                let outcome = self.add_member(id, addrs, key, appointed);
                 self.finish(op, Outcome::Members(outcome));
             }
-            Request::RemoveMember(id) => {
-                let outcome = self.remove_member(id);
+            Request::RemoveMember { id, warrant } => {
+                let outcome = self.remove_member(id, warrant);
                 self.finish(op, Outcome::Members(outcome));
             }
             Request::Leave { timeout_ms } => self.submit_leave(op, timeout_ms),

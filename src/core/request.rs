@@ -10,7 +10,7 @@ use crate::{
     error::{MemberError, ReadError, WriteError},
     model::{
         Context, Digest, Dot, Key, Kind, Member, Mirrors, NodeId, PublicKey, Seal, Siblings, Statement,
-        Version,
+        Version, Warrant,
     },
     storage::StageId,
 };
@@ -181,9 +181,16 @@ pub enum Request {
         addrs: Vec<SocketAddr>,
         /// Its public key, if that is known.
         key: Option<PublicKey>,
+        /// The generation that an admin appoints it to, and the admin's signature.
+        appointed: Option<(u32, Warrant)>,
     },
     /// Remove a member.
-    RemoveMember(NodeId),
+    RemoveMember {
+        /// Which.
+        id: NodeId,
+        /// Its key, and the signature of an admin who appoints it to [`FOR_GOOD`](crate::model::FOR_GOOD).
+        warrant: Option<(PublicKey, Warrant)>,
+    },
     /// Give all copies to others, then stop being a member.
     Leave {
         /// For how long to wait for the end, milliseconds.
@@ -402,6 +409,8 @@ counters! {
     damaged_received,
     /// Writes of clients and versions of peers refused for their signature, or for having none.
     signatures_refused,
+    /// News of members refused for want of an admin's signature, or of the member's own.
+    members_refused,
     /// Copies sent to peers.
     copies_sent,
     /// Of those, sent again for want of an acknowledgement.

@@ -33,6 +33,10 @@ impl Seals {
     pub(crate) fn new(verify: Verify) -> Self {
         Self { verify, noticed_ms: None }
     }
+
+    pub(crate) fn verify(&self) -> Verify {
+        self.verify
+    }
 }
 
 impl Core {

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::{
-    Content, Core, Done, Found, Input, JobId, Now, OpId, Outcome, Output, ReadRequest, Request, Setup,
+    Content, Core, Done, Found, Input, JobId, Now, OpId, Outcome, Output, ReadRequest, Request, Setup, Sign,
     Standing, Work, WriteRequest, burial, gossip, offer, ranges, transfer,
 };
 use crate::{
     config::Config,
     error::{ReadError, SubmitError},
+    identity::Identity,
     model::{
         Actor, Context, Digest, Dot, Key, Kind, MAX_ADDRS, MAX_NODE_ID_BYTES, Member, Mirrors, NodeId,
         Record, Version,
@@ -37,6 +38,8 @@ pub(super) fn setup(this: Member, peers: Vec<Member>, config: Config) -> Setup {
         seed: 1,
         max_message_bytes: 60_000,
         verify: crate::identity::is_signed_by,
+        sign: Sign(Arc::new(|message| Identity::from_seed([1; 32]).sign(message))),
+        cluster: "test".into(),
     }
 }
 
@@ -182,9 +185,9 @@ fn numbers_at_their_end_do_not_run_over() {
     let last = |name| Member { generation: u32::MAX, revision: u64::MAX, ..Member::new(id(name), vec![]) };
     bench.hear(Message::Members { entries: vec![last("a"), last("b"), last("c")], reply: true });
     for name in ["b", "c"] {
-        bench.ask(Request::AddMember { id: id(name), addrs: vec![], key: None });
-        bench.ask(Request::RemoveMember(id(name)));
-        bench.ask(Request::AddMember { id: id(name), addrs: vec![], key: None });
+        bench.ask(Request::AddMember { id: id(name), addrs: vec![], key: None, appointed: None });
+        bench.ask(Request::RemoveMember { id: id(name), warrant: None });
+        bench.ask(Request::AddMember { id: id(name), addrs: vec![], key: None, appointed: None });
     }
 }
 
@@ -290,8 +293,8 @@ fn a_peer_that_is_removed_and_added_while_a_copy_is_read_for_it_is_served_again(
     let tag = offer.expect("a copy is owed");
     let outputs = bench.hear(Message::OfferAck { tag, answers: vec![Interest::Wanted] });
     let job = jobs(&outputs).iter().find(|(_, w)| matches!(w, Work::Read(_))).expect("it is read").0;
-    bench.ask(Request::RemoveMember(id("b")));
-    bench.ask(Request::AddMember { id: id("b"), addrs: vec![], key: None });
+    bench.ask(Request::RemoveMember { id: id("b"), warrant: None });
+    bench.ask(Request::AddMember { id: id("b"), addrs: vec![], key: None, appointed: None });
     bench.feed(Input::Done { job, result: Done::Records(Ok(vec![])) });
     bench.feed(Input::LinkUp { peer: id("b"), incarnation: 1 });
     let outputs = bench.write("k2", &Bytes::from_static(b"v"));

@@ -10,7 +10,7 @@ use ring::{
     signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey},
 };
 
-use crate::model::{Key, PublicKey, Seal, SealError, Statement, Version};
+use crate::model::{Appointment, Key, PublicKey, Seal, SealError, Statement, Version, Warrant};
 
 /// Bytes of a signature.
 pub const SIGNATURE_BYTES: usize = 64;
@@ -85,6 +85,11 @@ impl Identity {
             return Err(SealError::Author);
         }
         Ok(Seal { author: self.public_key, signature: self.sign(&statement.message(key)?) })
+    }
+
+    /// Signs what this key says of a member, as an admin.
+    pub fn appoint(&self, appointment: &Appointment) -> Warrant {
+        Warrant { admin: self.public_key, signature: self.sign(&appointment.message()) }
     }
 
     /// What tells others, after a restart, that their link to the process before is gone.

@@ -5,17 +5,19 @@
 //! removed id is deliberately added again), removal, leaving, the revision (raised by whoever
 //! changes the entry), and at last the content, so that two different entries are never a draw.
 //!
+//! In a cluster that names admins, entries are signed (`warrant`), and a removal is for good.
+//!
 //! The public key goes its own way, so that no later news change it: within a generation it is
 //! joined ([`MemberKey::joined`]), and a new generation begins with that of its entry.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr},
 };
 
 use xxhash_rust::xxh3::Xxh3;
 
-use super::{MemberKey, NodeId};
+use super::{FOR_GOOD, MemberKey, NodeId, PublicKey, Vouched};
 #[cfg(turbopump_mutations)]
 use crate::mutation::{Mutation, is_planted};
 
@@ -50,12 +52,16 @@ pub struct Member {
     pub addrs: Vec<SocketAddr>,
     /// Its public key.
     pub key: MemberKey,
+    /// Who stands by this.
+    pub vouched: Vouched,
 }
 
 /// The member list.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct Members {
     entries: BTreeMap<NodeId, Member>,
+    /// Keys of those who were removed for good.
+    banned: BTreeSet<PublicKey>,
 }
 
 impl Member {
@@ -65,13 +71,13 @@ impl Member {
     pub fn new(id: NodeId, addrs: Vec<SocketAddr>) -> Self {
         let addrs = addrs.into_iter().map(|a| SocketAddr::new(a.ip(), a.port())).collect();
         let (state, key) = (MemberState::Active, MemberKey::Unknown);
-        Self { id, generation: 0, state, revision: 0, weight: 1, addrs, key }
+        Self { id, generation: 0, state, revision: 0, weight: 1, addrs, key, vouched: Vouched::default() }
     }
 
     /// What is known by those who know this entry and those who know that one, of the same id.
     pub fn joined(&self, other: &Self) -> Self {
         let later = self.max(other);
-        let key = match self.generation == other.generation {
+        let key = match self.generation == other.generation && self.generation != FOR_GOOD {
             true => self.key.joined(other.key),
             false => later.key,
         };
@@ -87,6 +93,9 @@ impl Member {
 impl Members {
     /// Takes in news of one member and says whether they changed anything.
     pub fn merge(&mut self, news: &Member) -> bool {
+        if let (true, Some(key)) = (news.is_gone_for_good(), news.key.known()) {
+            self.banned.insert(key);
+        }
         match self.entries.get_mut(&news.id) {
             #[cfg(turbopump_mutations)]
             Some(known) if known.revision != news.revision && is_planted(Mutation::RemovalForgotten) => {
@@ -114,7 +123,17 @@ impl Members {
 
     /// Whether `id` belongs to the cluster.
     pub fn contains(&self, id: NodeId) -> bool {
-        self.find(id).is_some_and(Member::is_present)
+        self.find(id).is_some_and(|m| self.has_place(m))
+    }
+
+    /// Whether an entry of the list belongs to the cluster: unless it, or another with its key, was removed.
+    fn has_place(&self, m: &Member) -> bool {
+        m.is_present() && m.key.known().is_none_or(|key| !self.is_banned(&key))
+    }
+
+    /// Whether whoever has this key was removed for good.
+    pub fn is_banned(&self, key: &PublicKey) -> bool {
+        self.banned.contains(key)
     }
 
     /// How many entries there are, removed ones included.
@@ -132,9 +151,9 @@ impl Members {
         self.entries.values()
     }
 
-    /// Those that belong to the cluster, by id.
+    /// Those that belong to the cluster, by id. None of them has the key of one that was removed for good.
     pub fn present(&self) -> impl Iterator<Item = &Member> {
-        self.all().filter(|m| m.is_present())
+        self.all().filter(|m| self.has_place(m))
     }
 
     /// A hash over all entries: equal lists have equal digests, whoever built the program.

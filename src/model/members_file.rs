@@ -10,11 +10,16 @@
 //! 6 10.0.0.6:1593 disputed
 //! ```
 //!
-//! The 64 digits are the member's public key; `disputed` stands for one of which others said another.
+//! The 64 digits are the member's public key; `disputed` stands for one of which others said another. Where
+//! entries are signed, `admin=KEY:SIGNATURE` stands behind, and `revision=N own=SIGNATURE` where the member has
+//! spoken itself.
 
 use std::{fmt, str::FromStr};
 
-use super::{MAX_ADDRS, Member, MemberKey, MemberState, NodeId};
+use super::{
+    MAX_ADDRS, Member, MemberKey, MemberState, NodeId, Proofs, Vouched, Warrant, parse_signature,
+    signature_text,
+};
 
 /// What the file says: this node, then the others.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -82,8 +87,13 @@ fn parse_member(content: &str) -> Result<Member, String> {
             }
         }
     }
+    let (mut warrant, mut own) = (None, None);
     for word in words {
-        let bad = || format!("{word:?} is none of a key of 64 digits, leaving, weight=N and generation=N");
+        let bad = || {
+            let forms =
+                "a key of 64 digits, leaving, weight=N, generation=N, revision=N, admin=KEY:SIGNATURE";
+            format!("{word:?} is none of {forms} and own=SIGNATURE")
+        };
         if word == "leaving" && member.is_present() {
             member.state = MemberState::Leaving;
             continue;
@@ -98,10 +108,23 @@ fn parse_member(content: &str) -> Result<Member, String> {
         match word.split_once('=').ok_or_else(bad)? {
             ("weight", n) => member.weight = n.parse().map_err(|_| bad())?,
             ("generation", n) => member.generation = n.parse().map_err(|_| bad())?,
+            ("revision", n) => member.revision = n.parse().map_err(|_| bad())?,
+            ("admin", text) => warrant = Some(parse_warrant(text).ok_or_else(bad)?),
+            ("own", text) => own = Some(parse_signature(text).ok_or_else(bad)?),
             _ => return Err(bad()),
         }
     }
+    match warrant {
+        Some(warrant) => member.vouched = Vouched(Some(Proofs { warrant, own }.into())),
+        // Who speaks of itself later does so with a higher one.
+        None => member.revision = 0,
+    }
     Ok(member)
+}
+
+fn parse_warrant(text: &str) -> Option<Warrant> {
+    let (admin, signature) = text.split_once(':')?;
+    Some(Warrant { admin: admin.parse().ok()?, signature: parse_signature(signature)? })
 }
 
 fn parse_key(word: &str) -> Option<MemberKey> {
@@ -137,6 +160,12 @@ impl fmt::Display for MembersFile {
             }
             if m.generation != 0 {
                 write!(f, " generation={}", m.generation)?;
+            }
+            if let Some(Proofs { warrant, own }) = m.vouched.0.as_deref() {
+                write!(f, " admin={}:{}", warrant.admin, signature_text(&warrant.signature))?;
+                if let Some(own) = own {
+                    write!(f, " revision={} own={}", m.revision, signature_text(own))?;
+                }
             }
             writeln!(f)?;
         }

@@ -32,6 +32,21 @@ pub enum MemberKey {
     Disputed,
 }
 
+/// A signature as text: 128 hexadecimal digits.
+pub fn signature_text(signature: &[u8; 64]) -> String {
+    signature.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Reads what [`signature_text`] wrote: two halves as long as a key.
+pub fn parse_signature(text: &str) -> Option<[u8; 64]> {
+    let (first, second) = text.split_at_checked(64)?;
+    let (first, second): (PublicKey, PublicKey) = (first.parse().ok()?, second.parse().ok()?);
+    let mut signature = [0; 64];
+    signature[..32].copy_from_slice(&first.0);
+    signature[32..].copy_from_slice(&second.0);
+    Some(signature)
+}
+
 impl PublicKey {
     /// The id of a node that was given no name: the first 16 digits.
     pub fn short(&self) -> NodeId {

@@ -55,23 +55,6 @@ pub struct Seal {
     pub signature: [u8; 64],
 }
 
-impl Seal {
-    /// The signature as text: 128 hexadecimal digits.
-    pub fn signature_text(&self) -> String {
-        self.signature.iter().map(|byte| format!("{byte:02x}")).collect()
-    }
-
-    /// Reads what [`signature_text`](Self::signature_text) wrote: two halves as long as a key.
-    pub fn parse_signature(text: &str) -> Option<[u8; 64]> {
-        let (first, second) = text.split_at_checked(64)?;
-        let (first, second): (PublicKey, PublicKey) = (first.parse().ok()?, second.parse().ok()?);
-        let mut signature = [0; 64];
-        signature[..32].copy_from_slice(&first.0);
-        signature[32..].copy_from_slice(&second.0);
-        Some(signature)
-    }
-}
-
 /// Why a write is refused for its signature, or for having none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum SealError {

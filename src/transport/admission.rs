@@ -28,7 +28,7 @@ impl Admission {
     /// As the member list says.
     pub fn of(members: &Members) -> Self {
         let keys = |present: bool| {
-            let chosen = members.all().filter(move |m| m.is_present() == present);
+            let chosen = members.all().filter(move |m| members.contains(m.id) == present);
             chosen.filter_map(|m| m.key.known())
         };
         let members: BTreeSet<PublicKey> = keys(true).collect();

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::model::{
     Actor, Context, Digest, Dot, Key, Kind, MAX_ADDRS, Member, MemberKey, MemberState, Mirrors, NodeId,
-    PublicKey, Record, Seal, Stamp, Version,
+    Proofs, PublicKey, Record, Seal, Stamp, Version, Vouched, Warrant,
 };
 
 /// Bytes of a packed [`HashedKey`].
@@ -184,9 +184,10 @@ pub(super) fn decode_record(r: &mut Reader<'_>) -> Result<Record, DecodeError> {
 }
 
 /// `[id, generation, state, revision, weight, [address ...], key]`, where the key is nil if it is unknown
-/// and empty if it is disputed.
+/// and empty if it is disputed; of a signed one `admin, signature, own signature` behind, where the last is
+/// empty if the member has not spoken.
 pub(super) fn encode_member(member: &Member, out: &mut Vec<u8>) {
-    put_array(out, 7);
+    put_array(out, if member.vouched.0.is_some() { 10 } else { 7 });
     put_text(out, member.id.as_str());
     put_uint(out, member.generation.into());
     put_uint(
@@ -206,11 +207,16 @@ pub(super) fn encode_member(member: &Member, out: &mut Vec<u8>) {
         MemberKey::Known(key) => put_bytes(out, &key.0),
         MemberKey::Disputed => put_bytes(out, &[]),
     }
+    if let Some(Proofs { warrant, own }) = member.vouched.0.as_deref() {
+        put_bytes(out, &warrant.admin.0);
+        put_bytes(out, &warrant.signature);
+        put_bytes(out, own.as_ref().map_or(&[], |own| own));
+    }
 }
 
 pub(super) fn decode_member(r: &mut Reader<'_>) -> Result<Member, DecodeError> {
-    let later = r.fields("member", 7)?;
-    let member = Member {
+    let mut later = r.fields("member", 7)?;
+    let mut member = Member {
         id: decode_node_id(r)?,
         generation: r.small("generation")?,
         state: match r.uint("state")? {
@@ -223,9 +229,24 @@ pub(super) fn decode_member(r: &mut Reader<'_>) -> Result<Member, DecodeError> {
         weight: r.small("weight")?,
         addrs: (0..r.count("addrs", MAX_ADDRS, 8)?).map(|_| decode_addr(r)).collect::<Result<_, _>>()?,
         key: decode_key_of_member(r)?,
+        vouched: Vouched::default(),
     };
+    if later >= 3 {
+        member.vouched = Vouched(Some(decode_proofs(r)?.into()));
+        later -= 3;
+    }
     r.skip(later)?;
     Ok(member)
+}
+
+fn decode_proofs(r: &mut Reader<'_>) -> Result<Proofs, DecodeError> {
+    let admin = PublicKey(r.bytes("admin")?.try_into().map_err(|_| DecodeError::Malformed("admin"))?);
+    let signature = r.bytes("signature")?.try_into().map_err(|_| DecodeError::Malformed("signature"))?;
+    let own = match r.bytes("own signature")? {
+        [] => None,
+        own => Some(own.try_into().map_err(|_| DecodeError::Malformed("own signature"))?),
+    };
+    Ok(Proofs { warrant: Warrant { admin, signature }, own })
 }
 
 fn decode_key_of_member(r: &mut Reader<'_>) -> Result<MemberKey, DecodeError> {

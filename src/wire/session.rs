@@ -136,7 +136,7 @@ impl Links {
         let us = self.local.id;
         self.admitted = members.present().map(|m| m.id).filter(|&id| id != us).collect();
         self.member_keys = members.present().map(|m| (m.id, m.key)).collect();
-        self.removed = members.all().filter(|m| !m.is_present()).map(|m| m.id).collect();
+        self.removed = members.all().map(|m| m.id).filter(|id| !members.contains(*id)).collect();
         let gone: Vec<_> = self.links.keys().filter(|id| !self.admitted.contains(id)).copied().collect();
         gone.iter().for_each(|&peer| self.drop_link(peer));
         gone

@@ -91,6 +91,8 @@ impl Pair {
             seed: i as u64,
             max_message_bytes: MAX_MESSAGE_BYTES,
             verify: turbopump::identity::is_signed_by,
+            sign: turbopump::core::Sign(std::sync::Arc::new(|_| [0; 64])),
+            cluster: "pair".into(),
         };
         let side = |i| Side { core: Core::new(setup(i)), other: BTreeMap::new() };
         let mut pair = Self {

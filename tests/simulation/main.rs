@@ -8,6 +8,7 @@
 //!     cargo test --release --all-features --test simulation -- --nocapture new_seeds
 //! ```
 
+mod admins;
 mod burials;
 mod detection;
 mod large;

@@ -286,7 +286,7 @@ impl Params {
     pub fn seal(&self) -> Result<Option<(u64, Seal)>, ParamError> {
         let author = self.parsed("author", |t| t.parse().map_err(|_| AUTHOR_FORM))?;
         let sequence = self.number("sequence", SEQUENCE_FORM)?;
-        let signature = self.parsed("signature", |t| Seal::parse_signature(t).ok_or(SIGNATURE_FORM))?;
+        let signature = self.parsed("signature", |t| parse_signature(t).ok_or(SIGNATURE_FORM))?;
         let missing = |name, expected| ParamError::Missing { name, expected };
         if author.is_none() && sequence.is_none() && signature.is_none() {
             return Ok(None);

@@ -61,7 +61,7 @@ pub fn version_headers(siblings: &Siblings, record: &Record, live: usize) -> Vec
     if let Some((seal, sequence)) = record.version.seal.as_ref().zip(record.version.sequence()) {
         headers.push(("Turbopump-Author", seal.author.to_string()));
         headers.push(("Turbopump-Sequence", sequence.to_string()));
-        headers.push(("Turbopump-Signature", seal.signature_text()));
+        headers.push(("Turbopump-Signature", signature_text(&seal.signature)));
         // What was signed beside name and value, so that a reader can check it.
         headers.push(("Turbopump-Mirrors", record.version.mirrors.0.to_string()));
         headers.push(("Turbopump-Signed-Context", record.version.context.to_string()));

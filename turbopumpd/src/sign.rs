@@ -48,7 +48,7 @@ pub fn run(args: &SignArgs, mirrors: Mirrors) -> Result<(), String> {
         args.context,
         seal.author,
         statement.sequence,
-        seal.signature_text(),
+        signature_text(&seal.signature),
     );
     Ok(())
 }

@@ -35,7 +35,7 @@ fn author(name: &str, answer: &Answer) -> Option<PublicKey> {
     let header = |name: &str| answer.headers.get(name).map(String::as_str);
     let seal = Seal {
         author: header("turbopump-author")?.parse().ok()?,
-        signature: Seal::parse_signature(header("turbopump-signature")?)?,
+        signature: parse_signature(header("turbopump-signature")?)?,
     };
     let statement = Statement {
         author: seal.author,

@@ -1,7 +1,8 @@
 //! What tests and the random run do to a world: ask its nodes something, and hurt them.
 
 use super::{
-    node::Standing,
+    admins,
+    node::{Node, Standing},
     oracle::{Asked, Knowledge, Operation, mark, marked_value},
     world::{Event, World},
 };
@@ -9,7 +10,7 @@ use crate::{
     config::{Ack, Read},
     core::{Content, Input, OpId, Outcome, ReadRequest, Request, WatchId, WriteRequest},
     identity::Identity,
-    model::{Digest, Dot, Key, Kind, Member, Members, Mirrors, NodeId, Record},
+    model::{Digest, Dot, Key, Kind, Members, Mirrors, NodeId, PublicKey, Record, Warrant},
     wire::{Message, Refusal},
 };
 
@@ -299,7 +300,7 @@ impl World {
         if members {
             // Whoever sets it up again says who the others are.
             let others = self.nodes.iter().filter(|node| node.standing == Standing::Member);
-            let others = others.map(|node| Member::new(node.id, vec![node.addr])).collect();
+            let others = others.map(Node::entry).collect();
             self.nodes[n].introduced = others;
             self.nodes[n].kept_members = None;
         }
@@ -364,8 +365,9 @@ impl World {
         }
         let (id, addr) = (self.nodes[n].id, self.nodes[n].addr);
         self.nodes[n].standing = Standing::Member;
-        self.nodes[n].introduced = vec![Member::new(self.nodes[by].id, vec![self.nodes[by].addr])];
-        let request = Request::AddMember { id, addrs: vec![addr], key: None };
+        self.nodes[n].introduced = vec![self.nodes[by].entry()];
+        let (key, appointed) = self.appointment(id);
+        let request = Request::AddMember { id, addrs: vec![addr], key, appointed };
         self.submit(by, 0, any_key(), Asked::Other, request);
         self.write_members(by);
         self.start(n);
@@ -376,7 +378,8 @@ impl World {
         if self.nodes[n].standing != Standing::Member || self.nodes[by].process.is_none() {
             return;
         }
-        let request = Request::RemoveMember(self.nodes[n].id);
+        let id = self.nodes[n].id;
+        let request = Request::RemoveMember { id, warrant: self.has_admin().then(|| admins::removed(id)) };
         let op = self.submit(by, 0, any_key(), Asked::Other, request);
         let outcome = op.and_then(|op| self.outcomes.get(&op));
         if !matches!(outcome, Some(Outcome::Members(Ok(())))) {
@@ -394,14 +397,24 @@ impl World {
         self.submit(n, 0, any_key(), Asked::Other, Request::Leave { timeout_ms: 3_600_000 })
     }
 
+    fn has_admin(&self) -> bool {
+        !self.options.config.admin_keys.is_empty()
+    }
+
+    fn appointment(&self, id: NodeId) -> (Option<PublicKey>, Option<(u32, Warrant)>) {
+        let appointed = self.has_admin().then(|| admins::appointed(id));
+        (appointed.map(|(key, _)| key), appointed.map(|(_, warrant)| (0, warrant)))
+    }
+
     /// Adds a member again that was removed, or has left, by the word of another one. Its disk is
-    /// what it was; a process that runs goes on.
+    /// what it was; a process that runs goes on. Not where there is an admin: who is removed there is so for good.
     pub fn add_again(&mut self, n: usize, by: usize) {
-        if self.nodes[n].standing != Standing::Removed || self.nodes[by].process.is_none() {
+        let is_for_good = self.nodes[n].standing != Standing::Removed || self.has_admin();
+        if is_for_good || self.nodes[by].process.is_none() {
             return;
         }
         let (id, addr) = (self.nodes[n].id, self.nodes[n].addr);
-        let request = Request::AddMember { id, addrs: vec![addr], key: None };
+        let request = Request::AddMember { id, addrs: vec![addr], key: None, appointed: None };
         self.submit(by, 0, any_key(), Asked::Other, request);
         self.nodes[n].standing = Standing::Member;
         self.write_members(by);
@@ -437,7 +450,7 @@ impl World {
     /// Whether a node takes one for a member that others have removed.
     pub(super) fn counts_on_removed(&self, n: usize) -> bool {
         let removed = self.nodes.iter().filter(|node| node.standing == Standing::Removed);
-        let is_present = |id| self.members(n).is_some_and(|m| m.present().any(|member| member.id == id));
+        let is_present = |id| self.members(n).is_some_and(|m| m.contains(id));
         removed.map(|node| node.id).any(is_present)
     }
 

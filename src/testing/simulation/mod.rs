@@ -26,6 +26,7 @@
 //! ```
 
 mod act;
+mod admins;
 mod answers;
 mod control;
 mod disk;
@@ -41,6 +42,7 @@ mod trace;
 mod workload;
 mod world;
 
+pub use admins::{admin, identity_of};
 pub use control::{Replaces, Write, author};
 pub use options::{Fault, Options};
 pub use run::{Failure, Report, Totals, run, run_once};

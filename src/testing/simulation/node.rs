@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    Options,
+    Options, admins,
     disk::{Contents, Disk},
     oracle::Dots,
 };
@@ -52,6 +52,8 @@ pub struct Node {
     pub kept_members: Option<Arc<Members>>,
     /// Members that it was told of on its command line.
     pub introduced: Vec<Member>,
+    /// How others are introduced to it, without its address.
+    pub introduction: Member,
     /// How far its wall clock is off, milliseconds.
     pub skew_ms: i64,
     /// It stands still until then, microseconds.
@@ -98,8 +100,9 @@ pub struct Held {
 impl Node {
     /// The node of this number, not started yet.
     pub fn new(number: usize, options: &Options, seed: u64, standing: Standing) -> Self {
+        let id = format!("n{number}").parse().expect("allowed characters");
         Self {
-            id: format!("n{number}").parse().expect("allowed characters"),
+            id,
             addr: SocketAddr::new(IpAddr::V4(Ipv4Addr::from_bits(FIRST_IP + number as u32)), 1593),
             weight: 1,
             standing,
@@ -107,11 +110,17 @@ impl Node {
             backup: None,
             kept_members: None,
             introduced: Vec::new(),
+            introduction: admins::introduction(options, id),
             skew_ms: 0,
             paused_until_us: 0,
             processes: 0,
             process: None,
         }
+    }
+
+    /// Its entry as others are told of it.
+    pub fn entry(&self) -> Member {
+        Member { addrs: vec![self.addr], ..self.introduction.clone() }
     }
 
     /// The members file: made when somebody reads it, for the lists of large clusters are long.

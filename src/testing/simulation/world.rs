@@ -13,6 +13,7 @@ use bytes::Bytes;
 
 use super::{
     Fault, Options,
+    admins::{CLUSTER, identity_of},
     disk::Kept,
     network::Network,
     node::{Node, Process, Standing},
@@ -20,7 +21,7 @@ use super::{
     trace::Trace,
 };
 use crate::{
-    core::{Core, Input, OpId, Outcome, Setup, WatchId},
+    core::{Core, Input, OpId, Outcome, Setup, Sign, WatchId},
     model::{Key, Ledger, Member, MemberState, MembersFile, Record, Seeded},
     partition::{Everywhere, PartitionCount, Partitioner, Ring},
     wire::{FRAME_HEADER_BYTES, LinkEvent, Links, Local, Refusal},
@@ -150,9 +151,11 @@ impl World {
         node.paused_until_us = 0;
         let wall_ms = node.wall_ms(self.now_us);
         let (mut peers, mut generation, mut state) = (node.introduced.clone(), 0, MemberState::Active);
+        let mut entry = node.entry();
         match node.members_file().map(|text| text.parse::<MembersFile>()) {
             Some(Ok(file)) => {
                 (generation, state) = (file.this.generation, file.this.state);
+                entry.vouched = file.this.vouched;
                 peers.extend(file.peers);
             }
             Some(Err(error)) => {
@@ -163,21 +166,16 @@ impl World {
         }
         let node = &mut self.nodes[n];
         peers.retain(|m| m.id != node.id);
-        let this = Member {
-            generation,
-            state,
-            revision: wall_ms,
-            weight: node.weight,
-            ..Member::new(node.id, vec![node.addr])
-        };
+        let this = Member { generation, state, revision: wall_ms, weight: node.weight, ..entry };
         let local = Local {
             id: node.id,
-            cluster: "simulation".into(),
+            cluster: CLUSTER.into(),
             incarnation: wall_ms,
             partitions: partitions.get(),
             placement: self.partitioner.kind().into(),
         };
         let max_frame_bytes = self.options.max_frame_bytes;
+        let identity = identity_of(node.id);
         let core = Core::new(Setup {
             this,
             peers,
@@ -188,6 +186,8 @@ impl World {
             seed,
             max_message_bytes: max_frame_bytes - FRAME_HEADER_BYTES,
             verify: crate::identity::is_signed_by,
+            sign: Sign(Arc::new(move |message| identity.sign(message))),
+            cluster: CLUSTER.into(),
         });
         let mut process = Process {
             number: node.processes,
@@ -372,7 +372,7 @@ impl World {
 
 /// Tells nodes of each other: all, or in a circle and across it until each knows about so many.
 fn introduce(nodes: &mut [Node], acquaintances: usize, chance: &mut Seeded) {
-    let entries: Vec<Member> = nodes.iter().map(|n| Member::new(n.id, vec![n.addr])).collect();
+    let entries: Vec<Member> = nodes.iter().map(Node::entry).collect();
     let count = nodes.len();
     if acquaintances == 0 {
         return nodes.iter_mut().for_each(|n| n.introduced = entries.clone());

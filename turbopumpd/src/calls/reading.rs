@@ -126,7 +126,7 @@ fn sibling(record: &&Record) -> Value {
     if let Some(seal) = &version.seal {
         sibling["author"] = json!(seal.author.to_string());
         sibling["sequence"] = json!(version.sequence());
-        sibling["signature"] = json!(seal.signature_text());
+        sibling["signature"] = json!(signature_text(&seal.signature));
         sibling["mirrors"] = json!(version.mirrors.0);
         sibling["expires"] = json!(version.expires_ms);
         sibling["signed_context"] = json!(version.context.to_string());
