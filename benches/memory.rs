@@ -54,6 +54,8 @@ fn round() {
         seed: 1,
         max_message_bytes: 60_000,
         verify: turbopump::identity::is_signed_by,
+        sign: turbopump::core::Sign(Arc::new(|_| [0; 64])),
+        cluster: "bench".into(),
     });
     let before = resident_bytes();
     let (begin, mut chance) = (Instant::now(), Seeded::new(7));

@@ -174,9 +174,14 @@ pub enum MemberError {
     /// An admin removed it, or whoever had this key.
     #[error("node {0}, or the key named for it, was removed for good: give it a new key and another id")]
     RemovedForGood(NodeId),
-    /// It was appointed to a later generation before.
-    #[error("node {0} has a higher generation already")]
-    Generation(NodeId),
+    /// It left, or was appointed to a later generation before.
+    #[error("node {id} was here before: appoint it to generation {next}")]
+    Generation {
+        /// Which.
+        id: NodeId,
+        /// The lowest that counts.
+        next: u32,
+    },
     /// A node does not add or remove itself.
     #[error("node {0} is this node")]
     Myself(NodeId),

@@ -267,12 +267,12 @@ impl Node {
     /// Makes another node a member, or gives a member other addresses. The other side has to know
     /// this node as well; then the lists spread by themselves.
     pub fn add_member(&self, id: NodeId, addrs: Vec<SocketAddr>) -> ChangeMembers {
-        ChangeMembers { node: self.clone(), change: Ok(Change::Add(id, addrs, None, None)) }
+        ChangeMembers::new(self.clone(), id, Change::Add(addrs))
     }
 
     /// Removes a member everywhere. Its copies no longer count; it is told if it can be reached.
     pub fn remove_member(&self, id: NodeId) -> ChangeMembers {
-        ChangeMembers { node: self.clone(), change: Ok(Change::Remove(id, None)) }
+        ChangeMembers::new(self.clone(), id, Change::Remove)
     }
 
     /// Leaves the cluster in order: from now on this node owns nothing, it gives every copy to its

@@ -18,7 +18,7 @@ use crate::{
     core::{Departure, Found, KeyPage, Outcome, Progress, ReadRequest, Request, Stats},
     driver::{Reply, Ticket, wall_ms},
     error::{MemberError, ReadError, SubmitError, WriteError},
-    model::{Appointment, Context, Key, NodeId, PublicKey, Record, Siblings, Warrant},
+    model::{Context, Key, NodeId, PublicKey, Record, Siblings, Warrant},
     node::Node,
     pending::{Pending, completion},
     writer::Staged,
@@ -432,38 +432,37 @@ impl Prepare for Forget {
 /// A change of the member list: [`Node::add_member`], [`Node::remove_member`].
 #[must_use = "nothing is changed before submit, start or wait"]
 pub struct ChangeMembers {
-    pub(crate) node: Node,
-    pub(crate) change: Result<Change, SubmitError>,
+    node: Node,
+    id: NodeId,
+    change: Change,
+    key: Option<PublicKey>,
+    signed: Option<(u32, Warrant)>,
 }
 
 pub(crate) enum Change {
-    Add(NodeId, Vec<std::net::SocketAddr>, Option<PublicKey>, Option<(u32, Warrant)>),
-    Remove(NodeId, Option<(PublicKey, Warrant)>),
+    Add(Vec<std::net::SocketAddr>),
+    Remove,
 }
 
 operation!(ChangeMembers, (), MemberError);
 
 impl ChangeMembers {
-    /// The public key of the node that is added. Default: none is named; it is taken over from the
-    /// node itself where the transport does not ask for keys.
+    pub(crate) fn new(node: Node, id: NodeId, change: Change) -> Self {
+        Self { node, id, change, key: None, signed: None }
+    }
+
+    /// The public key of the node. Default, of one that is added: none is named, it is taken over from the
+    /// node itself where the transport does not ask for keys; of one that is removed: what is known.
     pub fn key(mut self, key: PublicKey) -> Self {
-        if let Ok(Change::Add(_, _, named, _)) = &mut self.change {
-            *named = Some(key);
-        }
+        self.key = Some(key);
         self
     }
 
-    /// The signature of an admin over `appointment`, for a cluster that names admins: see
-    /// [`Identity::appoint`](crate::Identity::appoint). Its id is the one of this change; its key counts as
-    /// named.
-    pub fn signed(mut self, appointment: &Appointment, warrant: Warrant) -> Self {
-        match &mut self.change {
-            Ok(Change::Add(_, _, key, appointed)) => {
-                (*key, *appointed) = (Some(appointment.key), Some((appointment.generation, warrant)));
-            }
-            Ok(Change::Remove(_, removal)) => *removal = Some((appointment.key, warrant)),
-            Err(_) => {}
-        }
+    /// The signature of an admin over the [`Appointment`](crate::Appointment) of the node to this generation,
+    /// which is [`FOR_GOOD`](crate::FOR_GOOD) to remove it: for a cluster that [names
+    /// admins](crate::Config::admin_keys).
+    pub fn signed(mut self, generation: u32, warrant: Warrant) -> Self {
+        self.signed = Some((generation, warrant));
         self
     }
 }
@@ -473,9 +472,10 @@ impl Prepare for ChangeMembers {
     type Error = MemberError;
 
     fn prepare(self) -> Result<Prepared<Self>, SubmitError> {
-        let request = match self.change? {
-            Change::Add(id, addrs, key, appointed) => Request::AddMember { id, addrs, key, appointed },
-            Change::Remove(id, warrant) => Request::RemoveMember { id, warrant },
+        let Self { id, key, signed, .. } = self;
+        let request = match self.change {
+            Change::Add(addrs) => Request::AddMember { id, addrs, key, appointed: signed },
+            Change::Remove => Request::RemoveMember { id, key, warrant: signed.map(|(_, warrant)| warrant) },
         };
         Ok(Prepared::Ask(request, 0))
     }

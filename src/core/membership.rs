@@ -132,15 +132,16 @@ impl Core {
     pub(super) fn remove_member(
         &mut self,
         id: NodeId,
-        warrant: Option<(PublicKey, Warrant)>,
+        key: Option<PublicKey>,
+        warrant: Option<Warrant>,
     ) -> Result<(), MemberError> {
         if id == self.me {
             return Err(MemberError::Myself(id));
         }
         let known = self.members.find(id).filter(|m| m.is_present()).ok_or(MemberError::Unknown(id))?;
         let removed = if self.has_admins() {
-            let (key, warrant) = warrant.ok_or(WarrantError::Missing)?;
-            let removed = warrant.removal(id, key);
+            let key = key.or(known.key.known()).ok_or(WarrantError::Key)?;
+            let removed = warrant.ok_or(WarrantError::Missing)?.removal(id, key);
             self.check_member(&removed)?;
             removed
         } else {

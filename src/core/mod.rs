@@ -329,8 +329,8 @@ impl Core {
                 let outcome = self.add_member(id, addrs, key, appointed);
                 self.finish(op, Outcome::Members(outcome));
             }
-            Request::RemoveMember { id, warrant } => {
-                let outcome = self.remove_member(id, warrant);
+            Request::RemoveMember { id, key, warrant } => {
+                let outcome = self.remove_member(id, key, warrant);
                 self.finish(op, Outcome::Members(outcome));
             }
             Request::Leave { timeout_ms } => self.submit_leave(op, timeout_ms),

@@ -188,8 +188,10 @@ pub enum Request {
     RemoveMember {
         /// Which.
         id: NodeId,
-        /// Its key, and the signature of an admin who appoints it to [`FOR_GOOD`](crate::model::FOR_GOOD).
-        warrant: Option<(PublicKey, Warrant)>,
+        /// Its key, where it is not the one that is known.
+        key: Option<PublicKey>,
+        /// The signature of an admin who appoints it to [`FOR_GOOD`](crate::model::FOR_GOOD).
+        warrant: Option<Warrant>,
     },
     /// Give all copies to others, then stop being a member.
     Leave {

@@ -186,7 +186,7 @@ fn numbers_at_their_end_do_not_run_over() {
     bench.hear(Message::Members { entries: vec![last("a"), last("b"), last("c")], reply: true });
     for name in ["b", "c"] {
         bench.ask(Request::AddMember { id: id(name), addrs: vec![], key: None, appointed: None });
-        bench.ask(Request::RemoveMember { id: id(name), warrant: None });
+        bench.ask(Request::RemoveMember { id: id(name), key: None, warrant: None });
         bench.ask(Request::AddMember { id: id(name), addrs: vec![], key: None, appointed: None });
     }
 }
@@ -293,7 +293,7 @@ fn a_peer_that_is_removed_and_added_while_a_copy_is_read_for_it_is_served_again(
     let tag = offer.expect("a copy is owed");
     let outputs = bench.hear(Message::OfferAck { tag, answers: vec![Interest::Wanted] });
     let job = jobs(&outputs).iter().find(|(_, w)| matches!(w, Work::Read(_))).expect("it is read").0;
-    bench.ask(Request::RemoveMember { id: id("b"), warrant: None });
+    bench.ask(Request::RemoveMember { id: id("b"), key: None, warrant: None });
     bench.ask(Request::AddMember { id: id("b"), addrs: vec![], key: None, appointed: None });
     bench.feed(Input::Done { job, result: Done::Records(Ok(vec![])) });
     bench.feed(Input::LinkUp { peer: id("b"), incarnation: 1 });

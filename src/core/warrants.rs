@@ -94,8 +94,11 @@ impl Core {
         if is_gone || self.members.is_banned(&key) {
             return Err(MemberError::RemovedForGood(id));
         }
-        if self.members.find(id).is_some_and(|known| known.generation > generation) {
-            return Err(MemberError::Generation(id));
+        if let Some(known) = self.members.find(id) {
+            let next = if known.is_present() { known.generation } else { known.generation.saturating_add(1) };
+            if generation < next {
+                return Err(MemberError::Generation { id, next });
+            }
         }
         if id == self.me {
             if self.members.find(id).and_then(|mine| mine.key.known()) != Some(key) {

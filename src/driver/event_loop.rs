@@ -169,6 +169,7 @@ impl EventLoop {
         self.more_events = transport.poll(MAX_EVENTS_PER_TURN, &mut |event| match event {
             TransportEvent::Frame { from, frame } => links.received(now_ms, from, frame, events),
             TransportEvent::Opened { addr, key } => links.opened(addr, key, events),
+            TransportEvent::Removed { addr, key } => links.turned_away(now_ms, addr, key, events),
             TransportEvent::Closed { addr } => links.closed(addr, events),
         });
         for event in std::mem::take(&mut self.link_events) {

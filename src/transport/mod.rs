@@ -72,6 +72,14 @@ pub enum TransportEvent {
         /// The key.
         key: PublicKey,
     },
+    /// Whoever has this key, and was dialled at this address, turned this node away as one that was removed.
+    /// Transports that know no keys never say so.
+    Removed {
+        /// Where.
+        addr: SocketAddr,
+        /// Whose word it is.
+        key: PublicKey,
+    },
     /// The connection to this address is gone. Connectionless transports never say so.
     Closed {
         /// Which.

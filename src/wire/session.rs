@@ -248,6 +248,20 @@ impl Links {
         }
     }
 
+    /// The transport says that whoever has this key turned this node away as one that was removed.
+    pub fn turned_away(
+        &mut self,
+        now_ms: u64,
+        addr: SocketAddr,
+        key: PublicKey,
+        events: &mut Vec<LinkEvent>,
+    ) {
+        let peer = self.member_keys.iter().find(|(_, known)| known.known() == Some(key)).map(|(id, _)| *id);
+        if self.told.allows(now_ms, addr) {
+            events.push(LinkEvent::RefusedBy { peer, addr, reason: Refusal::RemovedNode });
+        }
+    }
+
     /// Drops the link of a peer that was given up. No event tells of it.
     pub fn hang_up(&mut self, peer: NodeId) {
         self.drop_link(peer);

@@ -12,6 +12,7 @@ use turbopump::{Ack, Context, Mirrors, NodeId, PartitionCount, PublicKey};
 
 use crate::{
     gate::ListenAt,
+    member::MemberArgs,
     params::{ACK_FORMS, is_of_a_host, parse_ack},
 };
 
@@ -37,7 +38,7 @@ pub struct Args {
     pub local_addr: Vec<ListenAt>,
 
     /// A file with the token that clients have to show, as Authorization: Bearer TOKEN
-    #[arg(long, value_name = "PATH", env = "TURBOPUMP_TOKEN_FILE")]
+    #[arg(long, value_name = "PATH", env = "TURBOPUMP_TOKEN_FILE", global = true)]
     pub token_file: Option<PathBuf>,
 
     /// Serve clients of other machines though no token is asked for
@@ -73,7 +74,7 @@ pub struct Args {
     pub name: Option<NodeId>,
 
     /// Name of the cluster; nodes of another one are turned away
-    #[arg(long, value_name = "NAME", env = "TURBOPUMP_CLUSTER", default_value = "turbopump")]
+    #[arg(long, value_name = "NAME", env = "TURBOPUMP_CLUSTER", default_value = "turbopump", global = true)]
     pub cluster: String,
 
     /// Every key on every node, whatever its mirrors
@@ -107,6 +108,10 @@ pub struct Args {
     /// Take keys that begin so only if one of these authors signed them; repeatable, the same on all nodes
     #[arg(long, value_name = "PREFIX=KEY[,KEY]", env = "TURBOPUMP_REQUIRE_SIGNED", value_parser = signed_prefix)]
     pub require_signed: Vec<(String, Authors)>,
+
+    /// Take changes of members only if signed by one of these; repeatable, the same on all nodes
+    #[arg(long, value_name = "KEY[,KEY]", env = "TURBOPUMP_ADMIN_KEY", value_delimiter = ',')]
+    pub admin_key: Vec<PublicKey>,
 
     /// Power of two, fixed when the cluster is born
     #[arg(long, value_name = "N", env = "TURBOPUMP_PARTITIONS", default_value = "1024", value_parser = partitions)]
@@ -207,6 +212,8 @@ pub enum Command {
     Id,
     /// Sign a write of the value on stdin, and print the parameters for /write (or /delete)
     Sign(SignArgs),
+    /// List the members of a cluster, add one, or remove one
+    Member(MemberArgs),
 }
 
 /// What is signed.

@@ -12,6 +12,7 @@
 pub mod args;
 pub mod calls;
 pub mod gate;
+pub mod member;
 pub mod metrics;
 pub mod outcome;
 pub mod params;

@@ -7,7 +7,7 @@ use std::process;
 use clap::{Parser, error::ErrorKind};
 use turbopumpd::{
     args::{Args, Command},
-    server, sign,
+    member, server, sign,
 };
 
 fn main() {
@@ -23,6 +23,7 @@ fn main() {
     let result = match &args.command {
         Some(Command::Id) => server::identify(&args),
         Some(Command::Sign(sign)) => sign::run(sign, args.mirrors),
+        Some(Command::Member(member)) => member::run(member, &args.cluster, args.token_file.as_deref()),
         None => server::run(&args),
     };
     if let Err(reason) = result {

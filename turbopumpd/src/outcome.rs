@@ -68,6 +68,9 @@ pub fn not_changed(e: &MemberError) -> Reply {
             reply::error(400, "malformed_parameter", format!("The parameter uid: {e}."))
         }
         MemberError::Unknown(_) => reply::error(404, "no_such_member", sentence(&e.to_string())),
+        MemberError::Warrant(_) => reply::error(403, "not_signed", sentence(&e.to_string())),
+        MemberError::RemovedForGood(_) => reply::error(403, "removed_for_good", sentence(&e.to_string())),
+        MemberError::Generation { .. } => reply::error(400, "generation", sentence(&e.to_string())),
         MemberError::Key(_) => reply::error(400, "another_key", sentence(&e.to_string())),
         MemberError::LastMember => reply::error(400, "last_member", sentence(&e.to_string())),
         MemberError::Limit(_) => reply::error(400, "limit", sentence(&e.to_string())),

@@ -15,8 +15,8 @@ use std::{
 
 use percent_encoding::percent_decode_str;
 use turbopump::{
-    Ack, Context, Dot, Key, Mirrors, NodeId, PublicKey, Read, Seal,
-    model::{KeyError, MAX_ADDRS, MAX_KEY_BYTES},
+    Ack, Context, Dot, Key, Mirrors, NodeId, PublicKey, Read, Seal, Warrant,
+    model::{KeyError, MAX_ADDRS, MAX_KEY_BYTES, parse_signature},
 };
 
 /// Longest time to live: 100 years, in seconds. Longer ones are mistakes.
@@ -295,6 +295,25 @@ impl Params {
         let signature = signature.ok_or(missing("signature", SIGNATURE_FORM))?;
         let sequence = sequence.ok_or(missing("sequence", SEQUENCE_FORM))?;
         Ok(Some((sequence, Seal { author, signature })))
+    }
+
+    /// `generation`, `admin` and `signature`, if an admin signed the call.
+    ///
+    /// # Errors
+    /// One of the latter two is missing, or one is malformed.
+    pub fn warrant(&self) -> Result<Option<(u32, Warrant)>, ParamError> {
+        let generation = self.number("generation", "the number that the admin gave this appointment")?;
+        let admin = self.parsed("admin", |t| t.parse().map_err(|_| AUTHOR_FORM))?;
+        let signature = self.parsed("signature", |t| parse_signature(t).ok_or(SIGNATURE_FORM))?;
+        let missing = |name, expected| ParamError::Missing { name, expected };
+        match (admin, signature) {
+            (None, None) => Ok(None),
+            (Some(admin), Some(signature)) => {
+                Ok(Some((generation.unwrap_or(0), Warrant { admin, signature })))
+            }
+            (None, _) => Err(missing("admin", AUTHOR_FORM)),
+            (_, None) => Err(missing("signature", SIGNATURE_FORM)),
+        }
     }
 
     /// `key`: the public key of a node, if it is given.

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use serde_json::{Value, json};
-use turbopump::{Record, Siblings};
+use turbopump::{Record, Siblings, model::signature_text};
 
 use crate::{
     gate::{Exchange, Reply},

@@ -243,6 +243,7 @@ fn start_node(args: &Args) -> Result<Node, String> {
         bury_after: Duration::from_millis(args.bury_after),
         scrub_interval: Duration::from_millis(args.scrub_interval),
         signed_prefixes: args.require_signed.iter().map(|(p, keys)| (p.clone(), keys.to_vec())).collect(),
+        admin_keys: args.admin_key.clone(),
         write_chaining: !args.no_write_chaining,
         active_sync: !args.no_active_sync,
         ..Config::default()

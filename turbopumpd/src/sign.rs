@@ -10,7 +10,7 @@ use std::{
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use turbopump::{
     Identity, Key, Mirrors, Statement,
-    model::{Digester, Kind},
+    model::{Digester, Kind, signature_text},
 };
 
 use crate::args::SignArgs;

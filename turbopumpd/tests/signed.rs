@@ -13,7 +13,7 @@ use support::{
 use turbopump::{
     Identity, Key, PublicKey, Statement,
     identity::author_of,
-    model::{Digest, Kind, Mirrors, Seal},
+    model::{Digest, Kind, Mirrors, Seal, parse_signature},
 };
 
 const WITHIN: Duration = Duration::from_secs(30);

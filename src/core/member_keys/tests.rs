@@ -68,7 +68,10 @@ fn two_keys_for_one_member_are_told_of_and_none_is_believed() {
     assert_eq!(notices(&hear(&mut core, vec![with_key("b", 8)])), [""; 0], "once");
     // Removed and added again it has the key that it is added with, whatever old news say.
     let op = OpId(2);
-    feed(&mut core, Input::Request { op, request: Request::RemoveMember { id: id("b"), warrant: None } });
+    feed(
+        &mut core,
+        Input::Request { op, request: Request::RemoveMember { id: id("b"), key: None, warrant: None } },
+    );
     assert_eq!(add(&mut core, "b", Some(key(9))), Ok(()));
     hear(&mut core, vec![with_key("b", 2)]);
     assert_eq!(key_of(&core, "b"), MemberKey::Known(key(9)));

@@ -379,7 +379,8 @@ impl World {
             return;
         }
         let id = self.nodes[n].id;
-        let request = Request::RemoveMember { id, warrant: self.has_admin().then(|| admins::removed(id)) };
+        let warrant = self.has_admin().then(|| admins::removed(id).1);
+        let request = Request::RemoveMember { id, key: None, warrant };
         let op = self.submit(by, 0, any_key(), Asked::Other, request);
         let outcome = op.and_then(|op| self.outcomes.get(&op));
         if !matches!(outcome, Some(Outcome::Members(Ok(())))) {

@@ -94,7 +94,7 @@ impl Station {
                 frames.push((from, frame));
             }
             TransportEvent::Closed { addr } => closed.push(addr),
-            TransportEvent::Opened { .. } => {}
+            TransportEvent::Opened { .. } | TransportEvent::Removed { .. } => {}
         };
         while self.transport.poll(64, &mut sink) {}
         self.transport.flush();

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use serde_json::{Value, json};
-use turbopump::{Departure, Key, Member, MemberError, MemberKey, MemberState, Mirrors};
+use turbopump::{Departure, Key, Member, MemberKey, MemberState, Mirrors, operations::ChangeMembers};
 
 use super::{Begun, Question, begun};
 use crate::{gate::Reply, metrics as text, outcome, params::Params, reply, server::App};
@@ -41,19 +41,28 @@ pub fn membership(app: &Arc<App>, _: &Params, question: Question) -> Begun {
 
 /// `POST /add-peer`.
 pub fn add_peer(app: &Arc<App>, params: &Params, question: Question) -> Begun {
-    let mut change = app.node.add_member(params.node_id()?, params.addrs()?);
-    if let Some(key) = params.public_key()? {
-        change = change.key(key);
-    }
-    let shared = app.clone();
-    begun(change.submit(move |result| question.answer(changed(&shared, result))))
+    change(app, app.node.add_member(params.node_id()?, params.addrs()?), params, question)
 }
 
 /// `POST /remove-peer`.
 pub fn remove_peer(app: &Arc<App>, params: &Params, question: Question) -> Begun {
-    let change = app.node.remove_member(params.node_id()?);
+    change(app, app.node.remove_member(params.node_id()?), params, question)
+}
+
+fn change(app: &Arc<App>, mut change: ChangeMembers, params: &Params, question: Question) -> Begun {
+    if let Some(key) = params.public_key()? {
+        change = change.key(key);
+    }
+    if let Some((generation, warrant)) = params.warrant()? {
+        change = change.signed(generation, warrant);
+    }
     let shared = app.clone();
-    begun(change.submit(move |result| question.answer(changed(&shared, result))))
+    begun(change.submit(move |result| {
+        question.answer(match result {
+            Ok(()) => members(&shared),
+            Err(e) => outcome::not_changed(&e),
+        });
+    }))
 }
 
 /// `POST /leave`.
@@ -68,13 +77,6 @@ pub fn leave(app: &Arc<App>, params: &Params, question: Question) -> Begun {
             Err(e) => outcome::not_changed(&e),
         });
     }))
-}
-
-fn changed(app: &App, result: Result<(), MemberError>) -> Reply {
-    match result {
-        Ok(()) => members(app),
-        Err(e) => outcome::not_changed(&e),
-    }
 }
 
 fn members(app: &App) -> Reply {
@@ -95,7 +97,16 @@ fn member(m: &Member, up: bool) -> Value {
         MemberKey::Known(key) => key.to_string().into(),
         MemberKey::Disputed => "disputed".into(),
     };
-    json!({"id": m.id.as_str(), "addrs": addrs, "state": state, "weight": m.weight, "key": key})
+    let admin = m.vouched.0.as_ref().map(|proofs| proofs.warrant.admin.to_string());
+    json!({
+        "id": m.id.as_str(),
+        "addrs": addrs,
+        "state": state,
+        "weight": m.weight,
+        "key": key,
+        "generation": m.generation,
+        "admin": admin,
+    })
 }
 
 /// `GET /ring`.

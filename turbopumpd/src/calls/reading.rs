@@ -8,7 +8,7 @@ use std::{
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use bytes::Bytes;
 use serde_json::{Value, json};
-use turbopump::{Dot, Key, Node, Read, ReadError, Reading, Record};
+use turbopump::{Dot, Key, Node, Read, ReadError, Reading, Record, model::signature_text};
 
 use super::{Begun, Question, begun};
 use crate::{

@@ -111,6 +111,11 @@ impl Engine {
         }
         link.phase = Phase::Over;
         self.dropped += link.outbox.frames() as u64;
+        // Who dialled us may be anybody still, whatever it says.
+        let whose = link.key.filter(|_| link.is_ours || phase == Phase::Up);
+        if let (true, Some(key)) = (says_removed(reason), whose) {
+            self.news.push_back(TransportEvent::Removed { addr, key });
+        }
         if phase != Phase::Up {
             self.tell_of_failure(now, addr, reason);
         }
@@ -196,8 +201,20 @@ impl Engine {
 }
 
 /// What the other side's TLS says about ours.
+/// The alert for a certificate that was revoked.
+const REVOKED: u64 = 0x100 + 44;
+
+fn says_removed(reason: &ConnectionError) -> bool {
+    match reason {
+        ConnectionError::ConnectionClosed(close) => u64::from(close.error_code) == REVOKED,
+        ConnectionError::ApplicationClosed(close) => {
+            close.error_code.into_inner() == Farewell::Removed as u64
+        }
+        _ => false,
+    }
+}
+
 fn why_refused(close: &ConnectionClose) -> String {
-    const REVOKED: u64 = 0x100 + 44;
     const ACCESS_DENIED: u64 = 0x100 + 49;
     const UNKNOWN: u64 = 0x100 + 46;
     match u64::from(close.error_code) {
