@@ -214,7 +214,36 @@
 //! ```
 //!
 //! Whoever is a member is trusted with nearly everything: it may read and write all keys, and add and remove
-//! members.
+//! members. The last of these can be kept from it.
+//!
+//! **Signed membership.** [`Config::admin_keys`](crate::Config::admin_keys) names admins, the same on all nodes; the keys
+//! of some nodes will do, or one that is kept far away from all. Then a member is who one of them [appointed](crate::Appointment): id, key, and a generation that orders what is said of one
+//! id. What a member says of itself (addresses, weight, that it leaves) it signs as well, so no other can say it.
+//! Every node checks both before it takes news of a member in, from whomever they come, and when it starts.
+//! An admin removes a member by appointing it to the generation [`FOR_GOOD`](crate::FOR_GOOD): neither its id nor its
+//! key comes back, whatever else was ever signed and in whichever order nodes hear of it; the removed node is
+//! told. [`Identity::appoint`](crate::Identity::appoint) signs, and
+//! [`ChangeMembers::signed`](crate::operations::ChangeMembers::signed),
+//! [`NodeBuilder::appointed`](crate::NodeBuilder::appointed) or `turbopumpd member` hand it to nodes. A node that nobody
+//! appointed yet works alone. Where there are no admins, a change is as good as the link that it came over:
+//! over QUIC that is the key of some member. To name admins in a cluster that had none, stop all nodes and give
+//! each a members file of lines that `turbopumpd member add --print` made.
+//!
+//! ```
+//! use turbopump::{Appointment, Config, Identity, Node};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let admin = Identity::generate();
+//! let config = Config { admin_keys: vec![admin.public_key()], ..Config::default() };
+//! let node = Node::builder().id("a").cluster("lab").config(config).start()?;
+//! let other = Identity::generate();
+//! let said = Appointment { cluster: "lab".into(), id: "b".parse()?, key: other.public_key(), generation: 0 };
+//! let add = || node.add_member(said.id, vec!["127.0.0.1:2593".parse().unwrap()]).key(said.key);
+//! assert!(add().wait().is_err());
+//! add().signed(said.generation, admin.appoint(&said)).wait()?;
+//! assert_eq!(node.members().len(), 2);
+//! # Ok(()) }
+//! ```
 //!
 //! **Signed writes** are what even a member can't fake. [`Config::signed_prefixes`](crate::Config::signed_prefixes)
 //! names authors, and every node refuses a version of such a key, tombstones included, that none of them has

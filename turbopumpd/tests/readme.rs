@@ -48,9 +48,18 @@ fn a_prefix_takes_its_authors_writes_only_as_the_readme_shows() {
 }
 
 #[test]
+fn members_are_added_by_an_admin_as_the_readme_shows() {
+    let script = script("an admin");
+    run(&script, &expected(&script));
+}
+
+#[test]
 fn the_options_that_the_readme_names_exist() {
-    let help = support::binary().arg("--help").output().unwrap();
-    let help = String::from_utf8(help.stdout).unwrap();
+    let help = |words: &[&str]| {
+        let output = support::binary().args(words).arg("--help").output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let help = help(&[]) + &help(&["member"]);
     let words = README.split(|c: char| !(c.is_ascii_alphanumeric() || c == '-'));
     let of_others = ["--workspace", "--all-features", "--release", "--example", "--open", "--retry"];
     let of_others = [&of_others[..], &["--retry-connrefused", "--help"]].concat();
