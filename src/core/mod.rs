@@ -62,7 +62,7 @@ pub use request::{
     Content, Counters, Event, FetchStats, Found, Given, KeyInfo, KeyPage, MemberInfo, OpId, Outcome,
     PeerStats, PieceRequest, Progress, ReadRequest, Request, Standing, Stats, WatchId, WriteRequest, Written,
 };
-pub use warrants::Sign;
+pub use warrants::{Sign, Signer};
 
 use self::{
     index::Index,

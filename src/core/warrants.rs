@@ -20,9 +20,12 @@ use crate::{
 /// How often refusals are told at most.
 const NOTICE_MS: u64 = 60_000;
 
-/// Signs a message with this node's key. Pure: the same message has the same signature.
+/// Makes a signature of a message. Pure: the same message has the same one.
+pub type Signer = dyn Fn(&[u8]) -> [u8; 64] + Send + Sync;
+
+/// Signs with this node's key.
 #[derive(Clone)]
-pub struct Sign(pub Arc<dyn Fn(&[u8]) -> [u8; 64] + Send + Sync>);
+pub struct Sign(pub Arc<Signer>);
 
 /// See the [module](self).
 #[derive(Debug)]
