@@ -18,9 +18,12 @@ use std::{
 };
 
 use super::{Core, OpId, Outcome, Timer, index::Verdict, outbox::Peer};
-use crate::model::{Context, Dot, Key, NodeId, Version};
 #[cfg(turbopump_mutations)]
 use crate::mutation::{Mutation, is_planted};
+use crate::{
+    model::{Context, Dot, Key, NodeId, Version},
+    wire::AckStatus,
+};
 
 /// Keys being given away at once.
 const MAX_KEYS: usize = 20_000;
@@ -72,6 +75,17 @@ impl Core {
         self.handoff.lacking.clear();
         self.handoff.walk = Some(None);
         self.timers.set_earlier(Timer::Handoff, self.now.mono_ms + STEP_MS);
+    }
+
+    /// What to say of a version for which there is no room now. A node that owns nothing of the key, and would
+    /// only give it away, is not to be offered it again: of many versions those that came first have gone
+    /// before the last ones find room, so whoever owes it the key would send it all of them for ever.
+    pub(super) fn without_room(&self, key: &Key, version: &Version) -> AckStatus {
+        let (widest, _) = self.index.spread_with(key, version);
+        match self.owns(self.me, key, widest) || !self.config.write_chaining {
+            true => AckStatus::Busy,
+            false => AckStatus::Refused,
+        }
     }
 
     /// A version is on its way to storage. Called before any copy of it is sent.

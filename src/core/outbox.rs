@@ -201,7 +201,7 @@ impl Core {
             _ => peer.window = (peer.window + 1).min(self.config.max_flights_per_peer),
         }
         if status == AckStatus::Refused {
-            // Again and again it would say the same.
+            // Again and again it would say the same. What has to leave here is owed anew by `handoff`.
             self.pay(from);
         } else if status == AckStatus::Held {
             // It counts for who wrote it; who holds it for others goes on giving it away.

@@ -594,6 +594,45 @@ fn pieces_on_their_way_share_a_bound_however_many_values_come() {
 }
 
 #[test]
+fn what_finds_no_room_is_refused_only_by_a_node_that_would_give_it_away() {
+    // Goal: a node that only passes a key on is not offered it without end; any other is offered it again.
+    // Method: fill the place for long values, then storage; give it keys of its own, of another, and both.
+    let config = Config { max_transfers: 1, max_disk_jobs: 8, ..Config::default() };
+    let mut bench = Bench::new(config.clone());
+    let names = (0..100).map(|n| format!("k{n}"));
+    let (mine, others): (Vec<_>, Vec<_>) =
+        names.partition(|name| bench.core.owns(id("a"), &key(name), Mirrors(1)));
+    let (mine, other) = (&mine[0], &others[0]);
+    let offer = |bench: &mut Bench, name: &str, actor, context: Context| {
+        let Message::Write { version, .. } = offered(1 << 30) else { panic!() };
+        let dot = Dot { actor: Actor(actor), counter: 1 };
+        let version = Arc::new(Version { dot, context, mirrors: Mirrors(1), ..(*version).clone() });
+        let outputs = bench.hear(Message::Write { tag: actor, key: key(name), version, value: None });
+        let status =
+            |m: &&Message| if let Message::WriteAck { status, .. } = m { Some(*status) } else { None };
+        messages(&outputs).iter().find_map(status)
+    };
+    assert_eq!(offer(&mut bench, other, 10, Context::EMPTY), Some(AckStatus::Fetching));
+    assert_eq!(offer(&mut bench, other, 11, Context::EMPTY), Some(AckStatus::Refused));
+    assert_eq!(offer(&mut bench, mine, 12, Context::EMPTY), Some(AckStatus::Busy));
+    // What spreads wider is this node's, too: it has to hear of what replaced it.
+    bench.write(other, &Bytes::from_static(b"v"));
+    let known = bench.core.index.context(&key(other));
+    assert_eq!(offer(&mut bench, other, 13, known), Some(AckStatus::Busy));
+    // Nor does storage have room.
+    for tag in 0..8 {
+        bench.hear(Message::Read { tag, key: key(other), values: true });
+    }
+    assert!(bench.core.is_disk_busy());
+    assert_eq!(offer(&mut bench, &others[1], 14, Context::EMPTY), Some(AckStatus::Refused));
+    assert_eq!(offer(&mut bench, mine, 12, Context::EMPTY), Some(AckStatus::Busy));
+    // Where nothing is given away all of it may come again.
+    let mut bench = Bench::new(Config { write_chaining: false, ..config });
+    offer(&mut bench, other, 10, Context::EMPTY);
+    assert_eq!(offer(&mut bench, other, 11, Context::EMPTY), Some(AckStatus::Busy));
+}
+
+#[test]
 fn a_window_grows_while_pieces_come_fast_and_shrinks_when_they_queue_up() {
     let mut bench = Bench::new(Config::default());
     let mut asked = fetches(&bench.hear(offered(1 << 30)));

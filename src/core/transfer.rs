@@ -177,7 +177,7 @@ impl Core {
             return AckStatus::Fetching;
         }
         if self.transfers.len() >= self.config.max_transfers {
-            return AckStatus::Busy;
+            return self.without_room(&key, &version);
         }
         let dot = version.dot;
         let parked = self.transfers.parked.remove(&dot).filter(|p| p.key == key && p.version == version);

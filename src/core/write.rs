@@ -272,7 +272,8 @@ impl Core {
             Verdict::Pending => return self.await_store(version.dot, Waiter::Peer(from, tag)),
             Verdict::Overtaken(by) => return self.await_store(by, Waiter::Peer(from, tag)),
             Verdict::New(_) => match value {
-                _ if self.removed || self.is_disk_busy() => AckStatus::Busy,
+                _ if self.removed => AckStatus::Busy,
+                _ if self.is_disk_busy() => self.without_room(&key, &version),
                 _ if Ledger::is_named(&key) => AckStatus::Failed,
                 _ if Self::is_bare(&version) && version.digest != Digest::of(b"") => AckStatus::Failed,
                 _ if version.kind == Kind::Tombstone && version.len != 0 => AckStatus::Failed,

@@ -28,7 +28,8 @@ pub enum AckStatus {
     Busy,
     /// Its storage failed. The outcome is unknown.
     Failed,
-    /// It is not signed as its key demands, or not by whom it says: to offer it again is of no use.
+    /// To offer it again is of no use: it is not signed as its key demands, or not by whom it says; or there
+    /// is no room for it now, on a node that would only give it away.
     Refused,
 }
 
