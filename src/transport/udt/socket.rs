@@ -6,8 +6,8 @@
 //! - IPv4 only: others make the crate panic, so the callers refuse them first.
 //! - Connecting and accepting never block inside UDT: a thread that waits there can't be told to
 //!   stop, and keeps the process from ending. Both are polled instead.
-//! - A socket that connects is not closed before UDT has given it up: an answer that finds it closed
-//!   ends the process.
+//! - A socket that connects is closed neither while an answer is likely, which would find it closed and
+//!   end the process, nor once UDT itself has given up, which then goes on using it.
 //! - No linger: a close that waits for a dead peer takes 46 s. Who wants to flush waits for
 //!   [`Socket::unacknowledged_packets`] first.
 //! - Closing from any thread ends a `send` or `receive` that blocks on another.
@@ -44,10 +44,9 @@ const PORT_BUFFER_BYTES: i32 = 8 * 1_024 * 1_024;
 const BACKLOG: i32 = 256;
 /// A `receive` that got nothing returns after this long, to look if it is still wanted.
 const RECEIVE_TURN_MS: i32 = 1_000;
-/// How long to wait for an answer to a connection request; UDT gives up after as long.
-const CONNECT_TIME: Duration = Duration::from_secs(3);
-/// By then UDT has given up, at any rate.
-const CONNECT_OVER: Duration = Duration::from_millis(3_500);
+/// How long to wait for an answer to a connection request. UDT repeats it every 250 ms or a little more, and
+/// gives up after 3 s: this is well before, and between two of them.
+const CONNECT_TIME: Duration = Duration::from_millis(2_125);
 /// How often a connection request is looked after.
 const CONNECT_TURN: Duration = Duration::from_millis(1);
 /// UDT holds a port for up to this long after its listener was closed, inside the process.
@@ -117,7 +116,7 @@ impl Socket {
     }
 
     /// Connects to an IPv4 address from the port that we listen at, which is how the peer knows
-    /// us. Blocks for up to three seconds, less if `wanted` turns false.
+    /// us. Blocks for up to two seconds, less if `wanted` turns false.
     pub(super) fn connect(from: SocketAddr, to: SocketAddr, wanted: impl Fn() -> bool) -> io::Result<Self> {
         let socket = Self::open(from)?;
         socket.raw.setsockopt(UdtOpts::UDT_RCVSYN, false).map_err(broken)?;
@@ -129,14 +128,12 @@ impl Socket {
                 UdtStatus::INIT | UdtStatus::OPENED | UdtStatus::CONNECTING => {}
                 _ => return Err(io::ErrorKind::ConnectionRefused.into()),
             }
-            let end = match begun.elapsed() {
-                _ if !wanted() => Some(io::ErrorKind::ConnectionAborted),
-                elapsed if elapsed > CONNECT_TIME => Some(io::ErrorKind::TimedOut),
-                _ => None,
-            };
-            if let Some(kind) = end {
-                socket.close_at(begun + CONNECT_OVER);
-                return Err(kind.into());
+            if begun.elapsed() > CONNECT_TIME {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            if !wanted() {
+                socket.close_at(begun + CONNECT_TIME);
+                return Err(io::ErrorKind::ConnectionAborted.into());
             }
             thread::sleep(CONNECT_TURN);
         }
