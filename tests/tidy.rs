@@ -202,6 +202,7 @@ fn foreign_parts_have_one_place(source: &Source) -> Vec<String> {
         ("rustls", "src/transport/quic/"),
         ("quinn_proto", "src/transport/quic/"),
         ("quinn_udp", "src/transport/quic/"),
+        ("nix", "src/transport/udp/"),
     ];
     let mut wrong = Vec::new();
     for path in source.all_paths() {

@@ -74,6 +74,7 @@ fn a_peer_that_sends_longer_frames_than_we_do_is_heard() {
     let mut short = Station::start(Box::new(short));
     let mut long = station();
     assert!(long.offer(short.addr, &Bytes::from(vec![1; 50_000])));
+    long.turn();
     short.turn_until("a long frame arrives at a short sender", |short| !short.frames.is_empty());
 }
 

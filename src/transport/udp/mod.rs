@@ -4,16 +4,18 @@
 //! [`UdtTransport`](super::UdtTransport) is the one that repeats.
 //!
 //! ```text
-//!   send() -> sendto()                       ready() -> readable
-//!               `- would block -> backlog    poll()  -> recvfrom() until it would block
+//!   send()  -> queue                         ready() -> readable
+//!   flush() -> batches of the queue out      poll()  -> batches in, until one is not full
 //! ```
 //!
-//! - Readiness is an edge: it is remembered until the system says that there is nothing more.
-//! - Once the backlog holds a frame, later ones queue behind it: nothing is overtaken here.
+//! - Readiness is an edge: it is remembered until the system had no more to hand out.
+//! - Frames leave in the order in which they came, whomever they are for: nothing is overtaken here.
 //! - A frame has a buffer of its own, of just its size: keeping one does not pin its neighbours.
 //! - Errors that come back from a peer's host (nobody listens there) are no errors of ours.
 //!
 //! Limits: [`BACKLOG_FRAMES`], [`BACKLOG_BYTES`], [`SOCKET_BUFFER_BYTES`] asked of the system.
+
+mod batch;
 
 use std::{
     collections::VecDeque,
@@ -28,9 +30,9 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use super::{MIN_MAX_FRAME_BYTES, SendError, Transport, TransportContext, TransportEvent};
 
-/// How many frames wait for a socket that would block, at most.
+/// How many frames wait to be flushed, or for a socket that would block, at most.
 pub const BACKLOG_FRAMES: usize = 1_024;
-/// How many bytes wait for a socket that would block, at most.
+/// How many bytes wait so, at most.
 pub const BACKLOG_BYTES: usize = 4 * 1024 * 1024;
 /// What is asked of the system for the socket's buffers, each way. It grants what it allows
 /// (`net.core.rmem_max` and `wmem_max` on Linux); more of it survives longer bursts.
@@ -57,8 +59,12 @@ struct Started {
     registry: Registry,
     token: Token,
     readable: bool,
+    /// What is to be sent.
     backlog: VecDeque<(SocketAddr, Bytes)>,
     backlog_bytes: usize,
+    /// Whether the system takes no more for now, and the socket is watched for when it does.
+    is_full: bool,
+    /// Slots for a batch of datagrams. Memory is taken only for what was ever in them.
     receive_buffer: Box<[u8]>,
 }
 
@@ -75,9 +81,10 @@ impl UdpTransport {
         self
     }
 
-    /// Peers may be bound to another kind of address and so send longer frames than we do.
-    fn max_received_bytes(&self) -> usize {
-        Transport::max_frame_bytes(self).max(LOOPBACK_MAX_FRAME_BYTES)
+    /// Peers may be bound to another kind of address and so send longer frames than we do. One byte more
+    /// than allowed tells an oversize datagram from the longest good one.
+    fn slot_bytes(&self) -> usize {
+        Transport::max_frame_bytes(self).max(LOOPBACK_MAX_FRAME_BYTES) + 1
     }
 }
 
@@ -98,8 +105,8 @@ impl Transport for UdpTransport {
             readable: true,
             backlog: VecDeque::new(),
             backlog_bytes: 0,
-            // One byte more than allowed tells an oversize datagram from the longest good one.
-            receive_buffer: vec![0; self.max_received_bytes() + 1].into_boxed_slice(),
+            is_full: false,
+            receive_buffer: vec![0; batch::BATCH * self.slot_bytes()].into_boxed_slice(),
         });
         Ok(self.addr)
     }
@@ -126,16 +133,20 @@ impl Transport for UdpTransport {
             self.dropped_frames += 1;
             return Ok(());
         }
-        if !started.backlog.is_empty() {
-            return started.queue(to, frame);
+        if started.is_out_of_room(frame.len()) {
+            self.dropped_frames += started.flush_backlog();
         }
-        match try_send(&started.socket, to, &frame) {
-            Sent::Yes => Ok(()),
-            Sent::Later => started.queue(to, frame),
-            Sent::Never => {
-                self.dropped_frames += 1;
-                Ok(())
-            }
+        if started.is_out_of_room(frame.len()) {
+            return Err(SendError::Full(frame));
+        }
+        started.backlog_bytes += frame.len();
+        started.backlog.push_back((to, frame));
+        Ok(())
+    }
+
+    fn flush(&mut self) {
+        if let Some(started) = self.started.as_mut().filter(|started| !started.is_full) {
+            self.dropped_frames += started.flush_backlog();
         }
     }
 
@@ -147,27 +158,36 @@ impl Transport for UdpTransport {
     }
 
     fn poll(&mut self, limit: usize, sink: &mut dyn FnMut(TransportEvent)) -> bool {
-        let max_received_bytes = self.max_received_bytes();
-        let Some(started) = &mut self.started else {
+        let slot_bytes = self.slot_bytes();
+        let Some(Started { socket, readable, receive_buffer, .. }) = &mut self.started else {
             return false;
         };
         // Bounded by datagrams and not by events, so that a flood of bad ones can't hold the loop.
-        for _ in 0..limit {
-            if !started.readable {
-                return false;
-            }
-            match started.socket.recv_from(&mut started.receive_buffer) {
-                Ok((length, from)) if length > 0 && length <= max_received_bytes => {
-                    let frame = Bytes::copy_from_slice(&started.receive_buffer[..length]);
-                    sink(TransportEvent::Frame { from, frame });
+        let mut left = limit;
+        while *readable && left > 0 {
+            let slots = &mut receive_buffer[..left.min(batch::BATCH) * slot_bytes];
+            let mut dropped = 0;
+            let received = batch::receive(socket, slots, slot_bytes, &mut |from, bytes| {
+                left = left.saturating_sub(1);
+                match bytes.len() {
+                    length if length > 0 && length < slot_bytes => {
+                        sink(TransportEvent::Frame { from, frame: Bytes::copy_from_slice(bytes) });
+                    }
+                    _ => dropped += 1,
                 }
-                Ok(_) => self.dropped_frames += 1,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => started.readable = false,
+            });
+            self.dropped_frames += dropped;
+            match received {
+                Ok(may_have_more) => *readable = may_have_more,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => *readable = false,
                 // A peer's host answering that nobody listens: about an earlier send, not this.
-                Err(error) => log::trace!("UDP receive: {error}"),
+                Err(error) => {
+                    left -= 1;
+                    log::trace!("UDP receive: {error}");
+                }
             }
         }
-        started.readable
+        *readable
     }
 
     fn close(&mut self, _addr: SocketAddr) {}
@@ -196,34 +216,40 @@ impl Transport for UdpTransport {
 }
 
 impl Started {
-    fn queue(&mut self, to: SocketAddr, frame: Bytes) -> Result<(), SendError> {
-        let full = self.backlog.len() >= BACKLOG_FRAMES || self.backlog_bytes + frame.len() > BACKLOG_BYTES;
-        if full {
-            return Err(SendError::Full(frame));
-        }
-        if self.backlog.is_empty() {
-            self.watch(Interest::READABLE | Interest::WRITABLE);
-        }
-        self.backlog_bytes += frame.len();
-        self.backlog.push_back((to, frame));
-        Ok(())
+    fn is_out_of_room(&self, bytes: usize) -> bool {
+        self.backlog.len() >= BACKLOG_FRAMES || self.backlog_bytes + bytes > BACKLOG_BYTES
     }
 
     /// Sends what it can and says how many frames the system refused for good.
     fn flush_backlog(&mut self) -> u64 {
-        let mut refused = 0;
-        let had_backlog = !self.backlog.is_empty();
-        while let Some((to, frame)) = self.backlog.front() {
-            match try_send(&self.socket, *to, frame) {
-                Sent::Later => break,
-                Sent::Yes => {}
-                Sent::Never => refused += 1,
+        let (mut refused, mut is_full, mut was_told) = (0, false, false);
+        while !self.backlog.is_empty() {
+            let gone = match batch::send(&self.socket, &self.backlog) {
+                Ok(gone) => gone,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    is_full = true;
+                    break;
+                }
+                // That of an earlier datagram may be reported by this call, which then did nothing.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused && !was_told => {
+                    was_told = true;
+                    continue;
+                }
+                Err(error) => {
+                    log::debug!("UDP send to {}: {error}", self.backlog[0].0);
+                    refused += 1;
+                    1
+                }
+            };
+            was_told = false;
+            for (_, frame) in self.backlog.drain(..gone) {
+                self.backlog_bytes -= frame.len();
             }
-            self.backlog_bytes -= frame.len();
-            self.backlog.pop_front();
         }
-        if had_backlog && self.backlog.is_empty() {
-            self.watch(Interest::READABLE);
+        if is_full != self.is_full {
+            self.is_full = is_full;
+            let writable = if is_full { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE };
+            self.watch(writable);
         }
         refused
     }
@@ -235,28 +261,6 @@ impl Started {
             log::warn!("UDP socket can't be watched: {error}");
         }
     }
-}
-
-enum Sent {
-    Yes,
-    Later,
-    Never,
-}
-
-fn try_send(socket: &UdpSocket, to: SocketAddr, frame: &[u8]) -> Sent {
-    // Twice: the error of an earlier datagram may be reported by this call, which then did nothing.
-    for _ in 0..2 {
-        match socket.send_to(frame, to) {
-            Ok(_) => return Sent::Yes,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Sent::Later,
-            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
-            Err(error) => {
-                log::debug!("UDP send to {to}: {error}");
-                return Sent::Never;
-            }
-        }
-    }
-    Sent::Never
 }
 
 fn open(addr: SocketAddr) -> io::Result<UdpSocket> {
