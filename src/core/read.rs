@@ -281,8 +281,8 @@ impl Core {
         waiting.into_iter().for_each(|op| self.value_missing(op));
     }
 
-    /// Nobody is left to fetch a version from that reads may be waiting for: it was replaced or given to
-    /// others meanwhile, or its holder went down. They begin anew soon, with the time that is left.
+    /// A version that reads may be waiting for can't be fetched now: there is no room for it, it was replaced
+    /// or given to others meanwhile, or its holder went down. They begin anew soon, in the time that is left.
     pub(super) fn read_lost(&mut self, dot: Dot) {
         for op in self.reads.fetching.remove(&dot).unwrap_or_default() {
             if self.operations.read(op).is_some_and(|read| read.distrust) {
@@ -481,8 +481,11 @@ impl Core {
                 read.awaited.push(dot);
             }
             waits = true;
-            if !matches!(self.fetch(*holder, None, key.clone(), version), AckStatus::Fetching) {
-                self.read_failed(dot);
+            match self.fetch(*holder, None, key.clone(), version) {
+                AckStatus::Fetching => {}
+                AckStatus::Failed => self.read_failed(dot),
+                // There is no room for it now.
+                _ => self.read_lost(dot),
             }
         }
         waits

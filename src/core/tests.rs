@@ -371,7 +371,8 @@ fn a_read_that_found_damage_here_takes_the_bytes_of_another_owner_and_keeps_them
 fn a_read_whose_value_was_replaced_while_it_was_fetched_begins_anew() {
     // Goal: a reader gets what is there now. Method: `b` names a long value, and when it is asked for its
     // bytes has a short one in its place.
-    let mut bench = Bench::new(Config { mirrors: Mirrors(1), ..Config::default() });
+    let config = Config { mirrors: Mirrors(1), max_transfers: 1, ..Config::default() };
+    let mut bench = Bench::new(config);
     let owner = |name: &String| bench.core.placement().owners(key(name).hash64(), Mirrors(1)).next();
     let name = (0..).map(|i| format!("k{i}")).find(|name| owner(name) == Some(id("b"))).expect("one of b's");
     let asks = |outputs: &[Output]| {
@@ -380,12 +381,19 @@ fn a_read_whose_value_was_replaced_while_it_was_fetched_begins_anew() {
     };
     let version = |counter: u64, value: &[u8]| {
         let Message::Write { version, .. } = offered(value.len() as u64) else { unreachable!() };
-        let dot = Dot { actor: Actor(9), counter };
+        let dot = Dot { actor: Actor(8), counter };
         Arc::new(Version { dot, digest: Digest::of(value), ..(*version).clone() })
     };
     let tag = asks(&bench.ask(Request::Read(ReadRequest::one(key(&name)))));
-    let records = Some(vec![Record { version: version(1, &vec![1; LONG]), value: None }]);
-    let (tag, offset, _) = fetches(&bench.hear(Message::ReadReply { tag, records }))[0];
+    let records = || Some(vec![Record { version: version(1, &vec![1; LONG]), value: None }]);
+    // At first another value is in its way.
+    bench.hear(offered(10 << 20));
+    assert_eq!(fetches(&bench.hear(Message::ReadReply { tag, records: records() })), []);
+    bench.feed(Input::LinkDown { peer: id("b") });
+    bench.feed(Input::LinkUp { peer: id("b"), incarnation: 1 });
+    bench.now.mono_ms += 1_000;
+    let tag = asks(&bench.feed(Input::Tick));
+    let (tag, offset, _) = fetches(&bench.hear(Message::ReadReply { tag, records: records() }))[0];
     let outputs = bench.hear(Message::Piece { tag, offset, bytes: None });
     assert!(!outputs.iter().any(|o| matches!(o, Output::Finish { .. })), "{outputs:?}");
     bench.now.mono_ms += 1_000;
