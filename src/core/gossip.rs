@@ -24,7 +24,7 @@ use super::{
 use crate::{
     model::{Member, Members, NodeId},
     partition::Placement,
-    wire::{MAX_MEMBERS_PER_MESSAGE, Message},
+    wire::{MAX_MEMBERS_PER_MESSAGE, Message, member_len_hint},
 };
 
 /// Peers that a change is sent to in a large cluster.
@@ -35,12 +35,6 @@ const MAX_LISTS_PER_BEAT: usize = 4;
 const RESEND_MS: u64 = 300;
 /// Least time between two publications, in a large cluster.
 const SETTLE_MS: u64 = 200;
-/// Bytes of an entry in a message at most, without its id and addresses.
-const ENTRY_BYTES: usize = 58;
-/// Bytes of what vouches for an entry, at most.
-const PROOFS_BYTES: usize = 168;
-/// Bytes of an address in a message, at most.
-const ADDR_BYTES: usize = 20;
 /// Bytes of a message around its entries, at most.
 pub(super) const AROUND_BYTES: usize = 32;
 
@@ -196,7 +190,7 @@ impl Core {
         let whole = self.max_message_bytes.saturating_sub(AROUND_BYTES);
         let (mut batch, mut room) = (Vec::new(), whole);
         for entry in entries {
-            let bytes = entry_bytes(entry);
+            let bytes = member_len_hint(entry);
             if batch.len() >= MAX_MEMBERS_PER_MESSAGE || bytes > room && !batch.is_empty() {
                 let entries = std::mem::take(&mut batch);
                 self.send(to, Message::Members { entries, reply: std::mem::take(&mut reply) });
@@ -209,10 +203,4 @@ impl Core {
             self.send(to, Message::Members { entries: batch, reply });
         }
     }
-}
-
-/// How long an entry is in a message, at most.
-pub(super) fn entry_bytes(entry: &Member) -> usize {
-    let proofs = if entry.vouched.0.is_some() { PROOFS_BYTES } else { 0 };
-    ENTRY_BYTES + entry.id.as_str().len() + ADDR_BYTES * entry.addrs.len() + proofs
 }

@@ -20,7 +20,7 @@ use crate::{
     storage::Change,
     wire::{
         AckStatus, BurialStep, CHECK_BYTES, FRAME_HEADER_BYTES, HashedKey, Interest, LIST_BYTES, Message,
-        OFFERED_BYTES, Offered, PARTS_PER_RANGE, RANGE_PARTS_BYTES, RangeList, RangeParts,
+        OFFERED_BYTES, Offered, PARTS_PER_RANGE, RANGE_PARTS_BYTES, RangeList, RangeParts, member_len_hint,
     },
 };
 
@@ -454,7 +454,7 @@ fn what_is_counted_out_for_a_frame_fits_it() {
     let addrs = vec![([255_u16; 8], u16::MAX).into(); MAX_ADDRS];
     let member = Member::new("i".repeat(MAX_NODE_ID_BYTES).parse().unwrap(), addrs);
     let member = Member { generation: u32::MAX, revision: u64::MAX, weight: u16::MAX, ..member };
-    let members = (max - gossip::AROUND_BYTES) / gossip::entry_bytes(&member);
+    let members = (max - gossip::AROUND_BYTES) / member_len_hint(&member);
     let dot = Dot { actor: Actor(u64::MAX), counter: u64::MAX };
     let offered = Offered { hash: u64::MAX, check: u32::MAX, dot };
     let offers = (max - offer::AROUND_OFFER_BYTES) / OFFERED_BYTES;

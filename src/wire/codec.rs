@@ -19,7 +19,7 @@ use super::{
         HASHED_KEY_BYTES, context_len_hint, decode_context, decode_dot, decode_hashed_keys, decode_key,
         decode_member, decode_record, decode_status, decode_step, decode_version, decode_vitals,
         encode_context, encode_hashed_keys, encode_member, encode_record, encode_status, encode_step,
-        encode_version, encode_vitals, packed, value_len_hint, version_len_hint,
+        encode_version, encode_vitals, member_len_hint, packed, value_len_hint, version_len_hint,
     },
     ranges::{
         OFFERED_BYTES, RANGE_PARTS_BYTES, TREE_BYTES, decode_bits, decode_interest, decode_lists,
@@ -190,9 +190,7 @@ impl Message {
             Self::Piece { bytes, .. } => 20 + value_len_hint(len(bytes)),
             Self::WriteAck { .. } | Self::Bye => 20,
             Self::Ping { .. } | Self::Pong { .. } => 90,
-            Self::Members { entries, .. } => {
-                10 + entries.iter().map(|m| 94 + 20 * m.addrs.len()).sum::<usize>()
-            }
+            Self::Members { entries, .. } => 10 + entries.iter().map(member_len_hint).sum::<usize>(),
             Self::Compare { trees, .. } => 20 + TREE_BYTES * trees.len(),
             Self::Equal { .. } => 10,
             Self::Parts { ranges, .. } => 20 + RANGE_PARTS_BYTES * ranges.len(),

@@ -44,7 +44,7 @@ pub use message::{
     AckStatus, BurialStep, CHECK_BITS, DecodeError, HashedKey, Interest, MAX_CHECKS_PER_LIST, Message,
     Offered, PARTS_PER_RANGE, RangeList, RangeParts, TreeDigest, Vitals,
 };
-pub(crate) use parts::value_len_hint;
+pub(crate) use parts::{member_len_hint, value_len_hint};
 pub use ranges::{CHECK_BYTES, LIST_BYTES, OFFERED_BYTES, RANGE_PARTS_BYTES};
 pub use session::{
     Links, Local, MAX_ANSWERS_PER_SECOND, MAX_MESSAGES_PER_FRAME, MAX_REFUSALS_PER_SECOND,

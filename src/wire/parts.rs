@@ -183,6 +183,12 @@ pub(super) fn decode_record(r: &mut Reader<'_>) -> Result<Record, DecodeError> {
     Ok(record)
 }
 
+/// At most how many bytes an entry of the member list takes.
+pub(crate) fn member_len_hint(member: &Member) -> usize {
+    let proofs = if member.vouched.0.is_some() { 168 } else { 0 };
+    58 + member.id.as_str().len() + 20 * member.addrs.len() + proofs
+}
+
 /// `[id, generation, state, revision, weight, [address ...], key]`, where the key is nil if it is unknown
 /// and empty if it is disputed; of a signed one `admin, signature, own signature` behind, where the last is
 /// empty if the member has not spoken.
