@@ -37,6 +37,8 @@ const MIN_PASS_KEYS: u64 = 600;
 const MAX_TOLD: usize = 1_000;
 /// Pause while clients come first.
 const BUSY_PAUSE_MS: u64 = 1_000;
+/// How long a good copy is looked for, at least.
+const MENDING_MS: u64 = 10_000;
 /// Names the reads that fetch a good copy. No client's operation gets there.
 pub(super) const OP: OpId = OpId(u64::MAX);
 
@@ -224,7 +226,8 @@ impl Core {
     fn read_elsewhere(&mut self, key: &Key) {
         self.scrub.mending = Some(Mending { key: key.clone(), is_replaced: false });
         let ask = ReadRequest { distrust: true, ..ReadRequest::one(key.clone()) };
-        let timeout_ms = self.timeout_ms(None);
+        // Nobody waits for it, and the one whole copy may be with the last who is asked.
+        let timeout_ms = self.timeout_ms(None).max(MENDING_MS);
         self.begin_read(OP, ask, timeout_ms, false);
     }
 
