@@ -174,13 +174,17 @@ impl World {
             if self.is_held(dot) {
                 continue;
             }
+            let Some(known) = self.oracle.find(dot) else { continue };
+            // It gives away what others have said to hold, the last words of those that a disaster struck too.
+            let is_given_away = !self.owns(n, &known.key, known.version.mirrors);
+            let was_struck = self.oracle.holders_ever(dot).iter().any(|m| self.struck.contains(m));
             let Some(known) = self.oracle.find_mut(dot) else { continue };
-            known.excused |= misled && known.acknowledged;
+            known.excused |= (misled || was_struck && is_given_away) && known.acknowledged;
             known.buried |= buried.contains(&dot);
             if known.buried || known.excused || !known.acknowledged {
                 continue;
             }
-            if self.oracle.holders_ever(dot).iter().any(|m| self.struck.contains(m)) {
+            if was_struck {
                 self.oracle.excuse(dot);
             } else {
                 self.fail("durability", format!("node {n} drops the last copy of {dot}"));
