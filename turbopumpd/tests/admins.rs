@@ -66,41 +66,25 @@ impl Lab {
     }
 
     fn add(&self, at: &Daemon, name: &str, node: &Daemon) {
-        let (addr, key, admin) = (node.peers.to_string(), key(node), self.path("admin"));
+        let (addr, key, admin) = (node.peers.to_string(), node.key(), self.path("admin"));
         self.done(at, &["add", name, &addr, &key, "-k", admin.to_str().unwrap()]);
     }
-}
-
-fn key(node: &Daemon) -> String {
-    node.get("/status").json()["key"].as_str().unwrap().to_owned()
 }
 
 fn standing(node: &Daemon) -> String {
     node.get("/status").json()["state"].as_str().unwrap().to_owned()
 }
 
-/// The members that a node sees, those that are up or not.
-fn members(node: &Daemon) -> Vec<(String, bool)> {
-    let list = node.get("/membership").json();
-    let member = |m: &serde_json::Value| {
-        assert!(m["admin"].is_string(), "{m}");
-        (m["id"].as_str().unwrap().to_owned(), m["state"] == "up")
-    };
-    list["members"].as_array().unwrap().iter().map(member).collect()
-}
-
+/// Each of these nodes sees just these members, all up and signed for.
 fn all_up(nodes: &[&Daemon], names: &[&str]) {
-    let expected: Vec<(String, bool)> = names.iter().map(|name| (name.to_string(), true)).collect();
-    until("all see all", WITHIN, || {
-        nodes.iter().all(|node| {
-            node.get("/membership").json()["members"]
-                .as_array()
-                .unwrap()
-                .iter()
-                .all(|m| m["admin"].is_string())
-                && members(node) == expected
-        })
-    });
+    let is_seen = |node: &&Daemon| {
+        let list = node.get("/membership").json();
+        let members = list["members"].as_array().unwrap();
+        let is_up = |m: &serde_json::Value| m["state"] == "up" && m["admin"].is_string();
+        members.iter().all(is_up)
+            && members.iter().map(|m| m["id"].as_str().unwrap()).eq(names.iter().copied())
+    };
+    until("all see all", WITHIN, || nodes.iter().all(is_seen));
 }
 
 fn copy(from: &Path, to: &Path) {
@@ -114,12 +98,12 @@ fn members_are_who_the_admin_says_they_are() {
     // member without the admin's key tries, and so does the removed one, with an old copy of its home.
     let lab = Lab::new();
     let (a, b, c) = (lab.start("a"), lab.start("b"), lab.start("c"));
-    let unsigned = a.post(&format!("/add-peer?uid=b&ip={}&key={}", b.peers, key(&b)), b"");
+    let unsigned = a.post(&format!("/add-peer?uid=b&ip={}&key={}", b.peers, b.key()), b"");
     assert_eq!(unsigned.error(), (403, "not_signed".into()));
-    lab.refused(&a, &["add", "b", &b.peers.to_string(), &key(&b)], "403");
+    lab.refused(&a, &["add", "b", &b.peers.to_string(), &b.key()], "403");
     let stranger = lab.path("stranger");
     let by_stranger = ["-k", stranger.to_str().unwrap()];
-    lab.refused(&a, &[&["add", "b", &b.peers.to_string(), &key(&b)], &by_stranger[..]].concat(), "no admin");
+    lab.refused(&a, &[&["add", "b", &b.peers.to_string(), &b.key()], &by_stranger[..]].concat(), "no admin");
     assert_eq!(a.get("/membership").json()["members"].as_array().unwrap().len(), 1);
     for (name, node) in [("a", &a), ("b", &b), ("c", &c)] {
         lab.add(&a, name, node);
@@ -133,7 +117,7 @@ fn members_are_who_the_admin_says_they_are() {
 
     let old = lab.path("old");
     copy(&c.folder, &old);
-    let c_key = key(&c);
+    let c_key = c.key();
     assert_eq!(b.post("/remove-peer?uid=c", b"").error(), (403, "not_signed".into()));
     lab.refused(&b, &["remove", "c"], "403");
     lab.refused(&b, &[&["remove", "c"], &by_stranger[..]].concat(), "no admin");
@@ -184,14 +168,14 @@ fn a_cluster_is_born_from_printed_lines_and_not_from_forged_ones() {
     let print = |name: &str, addr: &str, key: &str| {
         lab.done(&a, &[&["add", name, addr, key], &by_admin[..]].concat())
     };
-    let a_line = print("a", &a.peers.to_string(), &key(&a));
+    let a_line = print("a", &a.peers.to_string(), &a.key());
     let lines = print("b", "127.0.0.1:1", &b_key) + &a_line;
     assert_eq!(a.get("/membership").json()["members"].as_array().unwrap().len(), 1, "nothing was changed");
     let file = lab.path("b").join("turbo_members.txt");
     // With another key of `a` than the admin signed; with another signature; with none.
     let signed = a_line.split(" admin=").next().unwrap();
     let forged =
-        [lines.replace(&key(&a), &b_key), lines.replace(&a_line, &a_line.replacen(":", ":0", 2)[..]), {
+        [lines.replace(&a.key(), &b_key), lines.replace(&a_line, &a_line.replacen(":", ":0", 2)[..]), {
             lines.replace(&a_line, signed)
         }];
     for text in forged {

@@ -20,10 +20,6 @@ fn metric(node: &Daemon, name: &str) -> u64 {
     line.parse().unwrap()
 }
 
-fn key(node: &Daemon) -> String {
-    node.get("/status").json()["key"].as_str().unwrap().to_owned()
-}
-
 fn add(to: &Daemon, id: &str, node: &Daemon, key: Option<&str>) {
     let key = key.map(|key| format!("&key={key}")).unwrap_or_default();
     let answer = to.post(&format!("/add-peer?uid={id}&ip={}{key}", node.peers), b"");
@@ -63,13 +59,13 @@ impl Told {
 fn a_node_with_another_key_than_the_members_is_refused_counted_and_told() {
     // Goal: neither a name nor an address lets anybody in. Method: an imposter by the name of a member.
     let [a, b, imposter] = ["a", "b", "b"].map(|name| Told::start(name, &[]));
-    add(&a.node, "b", &b.node, Some(&key(&b.node)));
-    add(&b.node, "a", &a.node, Some(&key(&a.node)));
-    add(&imposter.node, "a", &a.node, Some(&key(&a.node)));
+    add(&a.node, "b", &b.node, Some(&b.node.key()));
+    add(&b.node, "a", &a.node, Some(&a.node.key()));
+    add(&imposter.node, "a", &a.node, Some(&a.node.key()));
     until("the members are up", WITHIN, || state(&a.node, "b") == "up" && state(&b.node, "a") == "up");
     until("the imposter is refused and counted", WITHIN, || metric(&a.node, "handshakes_refused") > 1);
     until("it is told why", WITHIN, || imposter.log().contains("it does not know this node's key"));
-    let line = format!("its key {} is no member's", key(&imposter.node));
+    let line = format!("its key {} is no member's", imposter.node.key());
     assert_eq!(a.log().matches(&line).count(), 1, "one line a minute: {}", a.log());
     assert_eq!(state(&imposter.node, "a"), "down");
     let answer = a.node.post("/write?name=k&ack=all", b"v");
@@ -91,7 +87,7 @@ fn a_member_whose_key_nobody_named_is_refused_unless_it_is_to_be_trusted() {
     let (a, b) = start(&["--trust-on-first-use"]);
     until("in a lab they do", WITHIN, || state(&a.node, "b") == "up" && state(&b.node, "a") == "up");
     assert!(a.log().contains("--trust-on-first-use: whoever reaches"), "{}", a.log());
-    assert!(a.log().contains(&format!("node b is taken at its word that its key is {}", key(&b.node))));
+    assert!(a.log().contains(&format!("node b is taken at its word that its key is {}", b.node.key())));
 }
 
 #[test]
@@ -110,7 +106,7 @@ fn who_does_not_know_the_secret_of_the_cluster_is_refused() {
     let [a, b, c] = [("a", &good), ("b", &same), ("c", &bad)]
         .map(|(name, path)| Told::start(name, &["--cluster-secret-file", path]));
     for (one, id, other) in [(&a, "b", &b), (&b, "a", &a), (&a, "c", &c), (&c, "a", &a)] {
-        add(&one.node, id, &other.node, Some(&key(&other.node)));
+        add(&one.node, id, &other.node, Some(&other.node.key()));
     }
     until("those who know it are up", WITHIN, || state(&a.node, "b") == "up" && state(&b.node, "a") == "up");
     until("who does not is refused", WITHIN, || {

@@ -115,6 +115,11 @@ impl Daemon {
         self.connect_unix().post(target, body)
     }
 
+    /// Its public key, as text.
+    pub fn key(&self) -> String {
+        self.get("/status").json()["key"].as_str().unwrap().to_owned()
+    }
+
     pub fn is_alive(&mut self) -> bool {
         self.child.try_wait().unwrap().is_none() && self.get("/status").status == 200
     }
