@@ -5,7 +5,7 @@
 //!
 //! Limits: [`BATCH`].
 
-use std::{collections::VecDeque, io, net::SocketAddr};
+use std::{collections::VecDeque, io, net::SocketAddr, slice::ChunksExactMut};
 
 use bytes::Bytes;
 use mio::net::UdpSocket;
@@ -13,19 +13,34 @@ use mio::net::UdpSocket;
 /// How many datagrams are given to the system, or taken of it, with one call at most.
 pub(super) const BATCH: usize = 32;
 
+/// What is to be sent, and where to.
+pub(super) type Frames = VecDeque<(SocketAddr, Bytes)>;
+/// Room for datagrams, a slot for each.
+type Slots<'a> = ChunksExactMut<'a, u8>;
+/// What is done with a datagram.
+type Take<'a> = &'a mut dyn FnMut(SocketAddr, &[u8]);
+
 /// Gives the first frames to the system, and says how many it took: at least one.
 ///
 /// # Errors
 /// Of the first of them; it was not sent, nor were those behind.
-pub(super) fn send(socket: &UdpSocket, frames: &VecDeque<(SocketAddr, Bytes)>) -> io::Result<usize> {
+pub(super) fn send(socket: &UdpSocket, frames: &Frames) -> io::Result<usize> {
     match frames.len() {
         0 => Ok(0),
         1 => send_one(socket, frames),
-        _ => send_many(socket, frames),
+        _ => system::send_many(socket, frames),
     }
 }
 
-fn send_one(socket: &UdpSocket, frames: &VecDeque<(SocketAddr, Bytes)>) -> io::Result<usize> {
+/// Takes in what is there, at most as many datagrams as there are slots. Says whether there may be more.
+///
+/// # Errors
+/// Of the first of them; none was taken in.
+pub(super) fn receive(socket: &UdpSocket, slots: Slots<'_>, take: Take<'_>) -> io::Result<bool> {
+    system::receive(socket, slots, take)
+}
+
+fn send_one(socket: &UdpSocket, frames: &Frames) -> io::Result<usize> {
     let Some((to, frame)) = frames.front() else { return Ok(0) };
     socket.send_to(frame, *to).map(|_| 1)
 }
@@ -34,18 +49,10 @@ fn send_one(socket: &UdpSocket, frames: &VecDeque<(SocketAddr, Bytes)>) -> io::R
 mod system {
     use super::*;
 
-    pub(super) fn send_many(socket: &UdpSocket, frames: &VecDeque<(SocketAddr, Bytes)>) -> io::Result<usize> {
-        send_one(socket, frames)
-    }
+    pub(super) use super::send_one as send_many;
 
-    /// See the other one.
-    pub(in crate::transport::udp) fn receive(
-        socket: &UdpSocket,
-        slots: &mut [u8],
-        slot_bytes: usize,
-        take: &mut dyn FnMut(SocketAddr, &[u8]),
-    ) -> io::Result<bool> {
-        let slot = &mut slots[..slot_bytes];
+    pub(super) fn receive(socket: &UdpSocket, mut slots: Slots<'_>, take: Take<'_>) -> io::Result<bool> {
+        let Some(slot) = slots.next() else { return Ok(true) };
         let (length, from) = socket.recv_from(slot)?;
         take(from, &slot[..length]);
         Ok(true)
@@ -64,7 +71,7 @@ mod system {
 
     use super::*;
 
-    pub(super) fn send_many(socket: &UdpSocket, frames: &VecDeque<(SocketAddr, Bytes)>) -> io::Result<usize> {
+    pub(super) fn send_many(socket: &UdpSocket, frames: &Frames) -> io::Result<usize> {
         let mut slices = [[IoSlice::new(&[])]; BATCH];
         let mut addrs = SmallVec::<[_; BATCH]>::new();
         for ((to, frame), slice) in frames.iter().zip(&mut slices) {
@@ -76,17 +83,10 @@ mod system {
         Ok(sent.count())
     }
 
-    /// Takes in what is there, at most as many datagrams as there are slots. Says whether there may be more.
-    pub(in crate::transport::udp) fn receive(
-        socket: &UdpSocket,
-        slots: &mut [u8],
-        slot_bytes: usize,
-        take: &mut dyn FnMut(SocketAddr, &[u8]),
-    ) -> io::Result<bool> {
-        let count = (slots.len() / slot_bytes).min(BATCH);
-        let mut chunks = slots.chunks_exact_mut(slot_bytes);
+    pub(super) fn receive(socket: &UdpSocket, mut slots: Slots<'_>, take: Take<'_>) -> io::Result<bool> {
+        let count = slots.len().min(BATCH);
         let mut slots: [[IoSliceMut<'_>; 1]; BATCH] =
-            std::array::from_fn(|_| [IoSliceMut::new(chunks.next().unwrap_or_default())]);
+            std::array::from_fn(|_| [IoSliceMut::new(slots.next().unwrap_or_default())]);
         let mut headers = MultiHeaders::<SockaddrStorage>::preallocate(count, None);
         let flags = MsgFlags::MSG_DONTWAIT;
         let mut received = 0;
@@ -104,6 +104,3 @@ mod system {
         v4.or_else(|| addr.as_sockaddr_in6().map(|v6| SocketAddr::V6((*v6).into())))
     }
 }
-
-pub(super) use self::system::receive;
-use self::system::send_many;

@@ -18,7 +18,6 @@
 mod batch;
 
 use std::{
-    collections::VecDeque,
     io,
     net::SocketAddr,
     time::{Duration, Instant},
@@ -60,7 +59,7 @@ struct Started {
     token: Token,
     readable: bool,
     /// What is to be sent.
-    backlog: VecDeque<(SocketAddr, Bytes)>,
+    backlog: batch::Frames,
     backlog_bytes: usize,
     /// Whether the system takes no more for now, and the socket is watched for when it does.
     is_full: bool,
@@ -103,7 +102,7 @@ impl Transport for UdpTransport {
             registry: context.registry.try_clone()?,
             token: context.token,
             readable: true,
-            backlog: VecDeque::new(),
+            backlog: batch::Frames::new(),
             backlog_bytes: 0,
             is_full: false,
             receive_buffer: vec![0; batch::BATCH * self.slot_bytes()].into_boxed_slice(),
@@ -165,9 +164,9 @@ impl Transport for UdpTransport {
         // Bounded by datagrams and not by events, so that a flood of bad ones can't hold the loop.
         let mut left = limit;
         while *readable && left > 0 {
-            let slots = &mut receive_buffer[..left.min(batch::BATCH) * slot_bytes];
+            let slots = receive_buffer[..left.min(batch::BATCH) * slot_bytes].chunks_exact_mut(slot_bytes);
             let mut dropped = 0;
-            let received = batch::receive(socket, slots, slot_bytes, &mut |from, bytes| {
+            let received = batch::receive(socket, slots, &mut |from, bytes| {
                 left = left.saturating_sub(1);
                 match bytes.len() {
                     length if length > 0 && length < slot_bytes => {
@@ -248,8 +247,8 @@ impl Started {
         }
         if is_full != self.is_full {
             self.is_full = is_full;
-            let writable = if is_full { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE };
-            self.watch(writable);
+            let interest = if is_full { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE };
+            self.watch(interest);
         }
         refused
     }
