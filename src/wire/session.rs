@@ -210,7 +210,8 @@ impl Links {
             Err(FrameError::Version(_)) => {
                 // Not answered: the other side could not read it, and would answer that.
                 self.counters.wire_version += 1;
-                return self.tell_refused(now_ms, from, Refusal::WireVersion, events);
+                let event = LinkEvent::Refused { addr: from, reason: Refusal::WireVersion };
+                return self.tell(now_ms, from, event, events);
             }
         };
         let body = frame.slice(FRAME_HEADER_BYTES..);
@@ -257,9 +258,8 @@ impl Links {
         events: &mut Vec<LinkEvent>,
     ) {
         let peer = self.member_keys.iter().find(|(_, known)| known.known() == Some(key)).map(|(id, _)| *id);
-        if self.told.allows(now_ms, addr) {
-            events.push(LinkEvent::RefusedBy { peer, addr, reason: Refusal::RemovedNode });
-        }
+        let event = LinkEvent::RefusedBy { peer, addr, reason: Refusal::RemovedNode };
+        self.tell(now_ms, addr, event, events);
     }
 
     /// Drops the link of a peer that was given up. No event tells of it.
@@ -354,7 +354,7 @@ impl Links {
                 true => self.say(from, token, hello.token, Some(reason)),
                 false => self.counters.unanswered += 1,
             }
-            return self.tell_refused(now_ms, from, reason, events);
+            return self.tell(now_ms, from, LinkEvent::Refused { addr: from, reason }, events);
         }
         // A repeated proof changes nothing, so it needs no answer; that ends the exchange.
         let answer = !proved || self.prove(from, token, &hello, events);
@@ -434,15 +434,14 @@ impl Links {
         if self.owners.get(&from) == Some(&hello.id) && current == Some(hello.incarnation) {
             self.closed(from, events);
         }
-        if self.told.allows(now_ms, from) {
-            let peer = Some(hello.id).filter(|id| self.admitted.contains(id));
-            events.push(LinkEvent::RefusedBy { peer, addr: from, reason });
-        }
+        let peer = Some(hello.id).filter(|id| self.admitted.contains(id));
+        self.tell(now_ms, from, LinkEvent::RefusedBy { peer, addr: from, reason }, events);
     }
 
-    fn tell_refused(&mut self, now_ms: u64, addr: SocketAddr, reason: Refusal, events: &mut Vec<LinkEvent>) {
+    /// Tells of a refusal, unless one by or of this address was told a moment ago.
+    fn tell(&mut self, now_ms: u64, addr: SocketAddr, refusal: LinkEvent, events: &mut Vec<LinkEvent>) {
         if self.told.allows(now_ms, addr) {
-            events.push(LinkEvent::Refused { addr, reason });
+            events.push(refusal);
         }
     }
 

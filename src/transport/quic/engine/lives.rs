@@ -200,7 +200,6 @@ impl Engine {
     }
 }
 
-/// What the other side's TLS says about ours.
 /// The alert for a certificate that was revoked.
 const REVOKED: u64 = 0x100 + 44;
 
@@ -214,6 +213,7 @@ fn says_removed(reason: &ConnectionError) -> bool {
     }
 }
 
+/// What the other side's TLS says about ours.
 fn why_refused(close: &ConnectionClose) -> String {
     const ACCESS_DENIED: u64 = 0x100 + 49;
     const UNKNOWN: u64 = 0x100 + 46;
