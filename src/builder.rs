@@ -123,8 +123,7 @@ impl NodeBuilder {
     /// signed. Of this node too.
     pub fn appointed(mut self, appointment: Appointment, warrant: Warrant, addrs: Vec<SocketAddr>) -> Self {
         let Appointment { id, key, generation, .. } = appointment;
-        let (key, vouched) = (MemberKey::Known(key), Vouched::by(warrant));
-        self.members.push(Member { generation, key, vouched, ..Member::new(id, addrs) });
+        self.members.push(warrant.entry(id, key, generation, addrs));
         self
     }
 

@@ -216,18 +216,19 @@
 //! Whoever is a member is trusted with nearly everything: it may read and write all keys, and add and remove
 //! members. The last of these can be kept from it.
 //!
-//! **Signed membership.** [`Config::admin_keys`](crate::Config::admin_keys) names admins, the same on all nodes; the keys
-//! of some nodes will do, or one that is kept far away from all. Then a member is who one of them [appointed](crate::Appointment): id, key, and a generation that orders what is said of one
-//! id. What a member says of itself (addresses, weight, that it leaves) it signs as well, so no other can say it.
-//! Every node checks both before it takes news of a member in, from whomever they come, and when it starts.
-//! An admin removes a member by appointing it to the generation [`FOR_GOOD`](crate::FOR_GOOD): neither its id nor its
-//! key comes back, whatever else was ever signed and in whichever order nodes hear of it; the removed node is
-//! told. [`Identity::appoint`](crate::Identity::appoint) signs, and
+//! **Signed membership.** [`Config::admin_keys`](crate::Config::admin_keys) names admins, the same on all
+//! nodes; the keys of some nodes will do, or one that is kept far away from all. Then a member is who one
+//! of them [appointed](crate::Appointment): id, key, and a generation that orders what is said of one id.
+//! What a member says of itself (addresses, weight, that it leaves) it signs as well, so no other can say
+//! it. Every node checks both before it takes news of a member in, from whomever they come, and when it
+//! starts. An admin removes a member by appointing it to the generation [`FOR_GOOD`](crate::FOR_GOOD):
+//! neither its id nor its key comes back, whatever else was ever signed and in whichever order nodes hear
+//! of it; the removed node is told. [`Identity::appoint`](crate::Identity::appoint) signs, and
 //! [`ChangeMembers::signed`](crate::operations::ChangeMembers::signed),
-//! [`NodeBuilder::appointed`](crate::NodeBuilder::appointed) or `turbopumpd member` hand it to nodes. A node that nobody
-//! appointed yet works alone. Where there are no admins, a change is as good as the link that it came over:
-//! over QUIC that is the key of some member. To name admins in a cluster that had none, stop all nodes and give
-//! each a members file of lines that `turbopumpd member add --print` made.
+//! [`NodeBuilder::appointed`](crate::NodeBuilder::appointed) or `turbopumpd member` hand it to nodes. A
+//! node that nobody appointed yet works alone. Where there are no admins, a change is as good as the link
+//! that it came over: over QUIC that is the key of some member. To name admins in a cluster that had none,
+//! stop all nodes and give each a members file of lines that `turbopumpd member add --print` made.
 //!
 //! ```
 //! use turbopump::{Appointment, Config, Identity, Node};

@@ -4,8 +4,7 @@ use std::{net::SocketAddr, sync::Arc};
 
 use bytes::Bytes;
 
-use super::warrants::Sign;
-use super::{Event, OpId, Outcome, Progress, Request, WatchId};
+use super::{Event, OpId, Outcome, Progress, Request, Sign, WatchId};
 use crate::{
     config::Config,
     model::{Dot, Key, Member, Members, NodeId, PublicKey, Record, Verify, Version},

@@ -171,12 +171,6 @@ impl Core {
             self.removed = true;
             return self.members.merge(news);
         }
-        if self.has_admins() && news.key != mine.key {
-            self.notice("another key than its own was named for this node".into());
-            return false;
-        }
-        (self.removed, self.left) = (false, false);
-        let revision = news.revision.max(mine.revision).saturating_add(1);
         // Others remember that this node was leaving: it goes on.
         let Member { generation, state, .. } = mine.joined(news);
         // Whoever added it again may have done so with a key, and then that one counts.
@@ -187,7 +181,12 @@ impl Core {
         };
         if key != mine.key {
             self.notice("another key than its own was named for this node".into());
+            if self.has_admins() {
+                return false;
+            }
         }
+        (self.removed, self.left) = (false, false);
+        let revision = news.revision.max(mine.revision).saturating_add(1);
         let is_appointed = is_appointment || generation > mine.generation;
         let vouched = if is_appointed { news.vouched.clone() } else { mine.vouched.clone() };
         let changed = self.merge_mine(Member { generation, state, revision, key, vouched, ..mine });

@@ -165,7 +165,7 @@ impl Core {
         let mut chance = Seeded::new(setup.seed);
         let mut members = Members::default();
         let this = setup.this;
-        let warrants = warrants::Warrants::new(setup.cluster, setup.sign);
+        let warrants = warrants::Warrants::new(setup.cluster, setup.sign, setup.verify);
         setup.peers.iter().for_each(|m| _ = members.merge(m));
         members.merge(&warrants.signed(this.clone()));
         let placement = Arc::new(Placement::new(&*setup.partitioner, &members, setup.partitions));

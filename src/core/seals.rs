@@ -18,24 +18,32 @@ use crate::{
     model::{Dot, Key, NodeId, PublicKey, SealError, Verify, Version},
 };
 
-/// How often refusals are told at most.
+/// How often refusals of a kind are told at most.
 const NOTICE_MS: u64 = 60_000;
 
 /// See the [module](self).
 #[derive(Debug)]
 pub(crate) struct Seals {
     verify: Verify,
-    /// When a refusal was told last, on the monotonic clock.
-    noticed_ms: Option<u64>,
+    refusals: Told,
+}
+
+/// When a refusal of a kind was told last, on the monotonic clock.
+#[derive(Debug, Default)]
+pub(super) struct Told(Option<u64>);
+
+impl Told {
+    /// Whether one may be told again, which counts as having told it.
+    pub(super) fn allows(&mut self, now_ms: u64) -> bool {
+        let is_due = self.0.is_none_or(|at_ms| at_ms + NOTICE_MS <= now_ms);
+        self.0 = if is_due { Some(now_ms) } else { self.0 };
+        is_due
+    }
 }
 
 impl Seals {
     pub(crate) fn new(verify: Verify) -> Self {
-        Self { verify, noticed_ms: None }
-    }
-
-    pub(crate) fn verify(&self) -> Verify {
-        self.verify
+        Self { verify, refusals: Told::default() }
     }
 }
 
@@ -57,9 +65,7 @@ impl Core {
     /// Counts a refusal, and tells it unless one was told a moment ago.
     pub(super) fn seal_refused(&mut self, key: &Key, from: Option<NodeId>, error: SealError) {
         self.counters.signatures_refused += 1;
-        let now_ms = self.now.mono_ms;
-        if self.seals.noticed_ms.is_none_or(|at_ms| at_ms + NOTICE_MS <= now_ms) {
-            self.seals.noticed_ms = Some(now_ms);
+        if self.seals.refusals.allows(self.now.mono_ms) {
             let from = from.map_or_else(|| "a client".to_owned(), |id| id.to_string());
             self.notice(format!("a write of {key:?} by {from} was refused: {error}"));
         }

@@ -11,14 +11,11 @@ mod tests;
 
 use std::{fmt, net::SocketAddr, sync::Arc};
 
-use super::{Core, Output};
+use super::{Core, Output, seals::Told};
 use crate::{
     error::MemberError,
-    model::{FOR_GOOD, Member, NodeId, Proofs, PublicKey, Vouched, Warrant, WarrantError},
+    model::{FOR_GOOD, Member, NodeId, Proofs, PublicKey, Verify, Vouched, Warrant, WarrantError},
 };
-
-/// How often refusals are told at most.
-const NOTICE_MS: u64 = 60_000;
 
 /// Makes a signature of a message. Pure: the same message has the same one.
 pub type Signer = dyn Fn(&[u8]) -> [u8; 64] + Send + Sync;
@@ -32,13 +29,13 @@ pub struct Sign(pub Arc<Signer>);
 pub(crate) struct Warrants {
     cluster: String,
     sign: Sign,
-    /// When a refusal was told last, on the monotonic clock.
-    noticed_ms: Option<u64>,
+    verify: Verify,
+    refusals: Told,
 }
 
 impl Warrants {
-    pub(crate) fn new(cluster: String, sign: Sign) -> Self {
-        Self { cluster, sign, noticed_ms: None }
+    pub(crate) fn new(cluster: String, sign: Sign, verify: Verify) -> Self {
+        Self { cluster, sign, verify, refusals: Told::default() }
     }
 
     /// This node's own entry as it goes out: where an admin appointed it, with its own signature.
@@ -67,9 +64,7 @@ impl Core {
     pub(super) fn lets_in_member(&mut self, from: NodeId, news: &Member) -> bool {
         let Err(error) = self.check_member(news) else { return true };
         self.counters.members_refused += 1;
-        let now_ms = self.now.mono_ms;
-        if self.warrants.noticed_ms.is_none_or(|at_ms| at_ms + NOTICE_MS <= now_ms) {
-            self.warrants.noticed_ms = Some(now_ms);
+        if self.warrants.refusals.allows(self.now.mono_ms) {
             self.notice(format!("what {from} says of member {} was refused: {error}", news.id));
         }
         false
@@ -77,7 +72,8 @@ impl Core {
 
     pub(super) fn check_member(&self, entry: &Member) -> Result<(), WarrantError> {
         if self.has_admins() {
-            return entry.check_warrant(&self.warrants.cluster, &self.config.admin_keys, self.seals.verify());
+            let Warrants { cluster, verify, .. } = &self.warrants;
+            return entry.check_warrant(cluster, &self.config.admin_keys, *verify);
         }
         // Nobody here could say that.
         if entry.generation == FOR_GOOD { Err(WarrantError::Missing) } else { Ok(()) }
@@ -90,8 +86,7 @@ impl Core {
         addrs: Vec<SocketAddr>,
         (generation, warrant): (u32, Warrant),
     ) -> Result<(), MemberError> {
-        let vouched = Vouched::by(warrant);
-        let entry = Member { generation, key: Some(key).into(), vouched, ..Member::new(id, addrs.clone()) };
+        let entry = warrant.entry(id, key, generation, addrs.clone());
         self.check_member(&entry)?;
         let is_gone = self.members.find(id).is_some_and(Member::is_gone_for_good);
         if is_gone || self.members.is_banned(&key) {

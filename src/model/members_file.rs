@@ -21,6 +21,10 @@ use super::{
     signature_text,
 };
 
+/// What may stand behind a member's address.
+const WORDS: &str = "a key of 64 digits, leaving, weight=N, generation=N, revision=N, admin=KEY:SIGNATURE \
+                     and own=SIGNATURE";
+
 /// What the file says: this node, then the others.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct MembersFile {
@@ -89,11 +93,7 @@ fn parse_member(content: &str) -> Result<Member, String> {
     }
     let (mut warrant, mut own) = (None, None);
     for word in words {
-        let bad = || {
-            let forms =
-                "a key of 64 digits, leaving, weight=N, generation=N, revision=N, admin=KEY:SIGNATURE";
-            format!("{word:?} is none of {forms} and own=SIGNATURE")
-        };
+        let bad = || format!("{word:?} is none of {WORDS}");
         if word == "leaving" && member.is_present() {
             member.state = MemberState::Leaving;
             continue;

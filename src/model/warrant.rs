@@ -25,7 +25,7 @@
 //!
 //! **What it does not protect from:** admins, and whoever has their keys; a member that keeps news to itself.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, net::SocketAddr, sync::Arc};
 
 use super::{Member, MemberKey, MemberState, NodeId, PublicKey, Verify};
 
@@ -106,10 +106,15 @@ impl Vouched {
 }
 
 impl Warrant {
+    /// The entry of a member that was appointed and has not spoken, and where it may be.
+    pub fn entry(self, id: NodeId, key: PublicKey, generation: u32, addrs: Vec<SocketAddr>) -> Member {
+        let (key, vouched) = (MemberKey::Known(key), Vouched::by(self));
+        Member { generation, key, vouched, ..Member::new(id, addrs) }
+    }
+
     /// The entry of a member that was removed. There is but one for each key, so that all have the same.
     pub fn removal(self, id: NodeId, key: PublicKey) -> Member {
-        let (state, key) = (MemberState::Removed, MemberKey::Known(key));
-        Member { generation: FOR_GOOD, state, key, vouched: Vouched::by(self), ..Member::new(id, vec![]) }
+        Member { state: MemberState::Removed, ..self.entry(id, key, FOR_GOOD, Vec::new()) }
     }
 }
 
@@ -170,18 +175,12 @@ impl Member {
         let is_own = |own: &[u8; 64]| verify(&key, &self.own_message(cluster, &key), own);
         let is_right = match (self.generation, self.revision) {
             (FOR_GOOD, _) => *self == proofs.warrant.removal(self.id, key),
-            (_, 0) => *self == self.bare(),
+            (generation, 0) => *self == proofs.warrant.entry(self.id, key, generation, self.addrs.clone()),
             // The members file keeps no addresses of those who left.
             _ if self.state == MemberState::Removed && !self.addrs.is_empty() => false,
             _ => proofs.own.as_ref().is_some_and(is_own),
         };
         if is_right { Ok(()) } else { Err(WarrantError::Own) }
-    }
-
-    /// What is known of a member that has not spoken, beside where it may be.
-    fn bare(&self) -> Self {
-        let Self { id, generation, key, .. } = *self;
-        Self { generation, key, ..Self::new(id, self.addrs.clone()) }
     }
 }
 

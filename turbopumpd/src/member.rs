@@ -6,7 +6,6 @@
 
 use std::{
     fmt::Write as _,
-    fs,
     io::{self, Read, Write},
     net::{SocketAddr, TcpStream},
     os::unix::net::UnixStream,
@@ -18,11 +17,15 @@ use clap::Subcommand;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 use turbopump::{
-    Appointment, FOR_GOOD, Identity, Member, MemberKey, NodeId, PublicKey, Warrant,
-    model::{MAX_ADDRS, MembersFile, Vouched, signature_text},
+    Appointment, FOR_GOOD, Member, NodeId, PublicKey, Warrant,
+    model::{MembersFile, signature_text},
 };
 
-use crate::{gate::ListenAt, params::is_of_a_host};
+use crate::{
+    gate::{BearerToken, ListenAt},
+    params::parse_addrs,
+    sign::signer,
+};
 
 /// How long the node may take to answer.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -82,11 +85,8 @@ pub enum Action {
 pub type Addrs = std::sync::Arc<[SocketAddr]>;
 
 fn addrs(text: &str) -> Result<Addrs, String> {
-    let parsed: Result<Vec<SocketAddr>, _> = text.split('|').map(str::parse).collect();
-    match parsed {
-        Ok(addrs) if addrs.len() <= MAX_ADDRS && addrs.iter().all(is_of_a_host) => Ok(addrs.into()),
-        _ => Err("it is IP:PORT, or several with a bar between two".into()),
-    }
+    let addrs = parse_addrs(text).ok_or("it is IP:PORT, or several with a bar between two")?;
+    Ok(addrs.into())
 }
 
 /// Does what is asked for, and prints what came of it.
@@ -135,11 +135,8 @@ fn sign(
     key: PublicKey,
     generation: u32,
 ) -> Result<(u32, Warrant), String> {
-    let fail = |error: String| format!("{}: {error}", path.display());
-    let text = fs::read_to_string(path).map_err(|e| fail(e.to_string()))?;
-    let admin = Identity::from_secret_text(&text).map_err(|e| fail(e.to_string()))?;
     let appointment = Appointment { cluster: cluster.into(), id, key, generation };
-    Ok((generation, admin.appoint(&appointment)))
+    Ok((generation, signer(path)?.appoint(&appointment)))
 }
 
 fn query(signed: Option<(u32, Warrant)>) -> String {
@@ -151,10 +148,10 @@ fn query(signed: Option<(u32, Warrant)>) -> String {
 
 /// As it stands in a members file.
 fn line(id: NodeId, addrs: &[SocketAddr], key: Option<PublicKey>, signed: Option<(u32, Warrant)>) -> String {
-    let mut this = Member { key: MemberKey::from(key), ..Member::new(id, addrs.to_vec()) };
-    if let Some((generation, warrant)) = signed {
-        (this.generation, this.vouched) = (generation, Vouched::by(warrant));
-    }
+    let this = match (key, signed) {
+        (Some(key), Some((generation, warrant))) => warrant.entry(id, key, generation, addrs.to_vec()),
+        _ => Member { key: key.into(), ..Member::new(id, addrs.to_vec()) },
+    };
     let file = MembersFile { this, peers: Vec::new() }.to_string();
     file.lines().last().map(|line| format!("{line}\n")).unwrap_or_default()
 }
@@ -186,8 +183,8 @@ fn encoded(text: &str) -> String {
 
 /// One call, on a connection of its own.
 fn ask(node: &ListenAt, method: &str, call: &str, token_file: Option<&Path>) -> Result<Value, String> {
-    let token = token_file.map(fs::read_to_string).transpose().map_err(|e| format!("the token: {e}"))?;
-    let token = token.map(|t| format!("Authorization: Bearer {}\r\n", t.trim())).unwrap_or_default();
+    let token = token_file.map(BearerToken::read).transpose()?;
+    let token = token.as_ref().map(BearerToken::header).unwrap_or_default();
     let request = format!(
         "{method} {call} HTTP/1.1\r\nHost: localhost\r\n{token}Content-Length: 0\r\nConnection: close\r\n\r\n"
     );

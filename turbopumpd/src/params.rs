@@ -264,11 +264,7 @@ impl Params {
     pub fn addrs(&self) -> Result<Vec<SocketAddr>, ParamError> {
         let expected = "IP:PORT of one host, or several with a bar between two";
         let text = self.text("ip").ok_or(ParamError::Missing { name: "ip", expected })?;
-        let parsed: Result<Vec<SocketAddr>, _> = text.split('|').map(str::parse).collect();
-        match parsed {
-            Ok(addrs) if addrs.len() <= MAX_ADDRS && addrs.iter().all(is_of_a_host) => Ok(addrs),
-            _ => Err(ParamError::malformed("ip", expected)),
-        }
+        parse_addrs(text).ok_or_else(|| ParamError::malformed("ip", expected))
     }
 
     /// `expires`: milliseconds since 1970.
@@ -286,7 +282,7 @@ impl Params {
     pub fn seal(&self) -> Result<Option<(u64, Seal)>, ParamError> {
         let author = self.parsed("author", |t| t.parse().map_err(|_| AUTHOR_FORM))?;
         let sequence = self.number("sequence", SEQUENCE_FORM)?;
-        let signature = self.parsed("signature", |t| parse_signature(t).ok_or(SIGNATURE_FORM))?;
+        let signature = self.signature()?;
         let missing = |name, expected| ParamError::Missing { name, expected };
         if author.is_none() && sequence.is_none() && signature.is_none() {
             return Ok(None);
@@ -304,7 +300,7 @@ impl Params {
     pub fn warrant(&self) -> Result<Option<(u32, Warrant)>, ParamError> {
         let generation = self.number("generation", "the number that the admin gave this appointment")?;
         let admin = self.parsed("admin", |t| t.parse().map_err(|_| AUTHOR_FORM))?;
-        let signature = self.parsed("signature", |t| parse_signature(t).ok_or(SIGNATURE_FORM))?;
+        let signature = self.signature()?;
         let missing = |name, expected| ParamError::Missing { name, expected };
         match (admin, signature) {
             (None, None) => Ok(None),
@@ -324,6 +320,10 @@ impl Params {
         self.parsed("key", |t| t.parse().map_err(|_| "the public key of a node, 64 hexadecimal digits"))
     }
 
+    fn signature(&self) -> Result<Option<[u8; 64]>, ParamError> {
+        self.parsed("signature", |t| parse_signature(t).ok_or(SIGNATURE_FORM))
+    }
+
     fn number<N: FromStr>(&self, name: &str, expected: &'static str) -> Result<Option<N>, ParamError> {
         self.parsed(name, |t| if is_digits(t) { t.parse().map_err(|_| expected) } else { Err(expected) })
     }
@@ -337,6 +337,12 @@ impl Params {
             .map(|t| parse(t).map_err(|expected| ParamError::malformed(name, expected)))
             .transpose()
     }
+}
+
+/// Reads addresses of one host, a bar between two: of a call or of the command line.
+pub fn parse_addrs(text: &str) -> Option<Vec<SocketAddr>> {
+    let addrs: Vec<SocketAddr> = text.split('|').map(str::parse).collect::<Result<_, _>>().ok()?;
+    (addrs.len() <= MAX_ADDRS && addrs.iter().all(is_of_a_host)).then_some(addrs)
 }
 
 /// What an `ack` looks like.

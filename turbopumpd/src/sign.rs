@@ -4,6 +4,7 @@
 
 use std::{
     fs, io,
+    path::Path,
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -15,14 +16,22 @@ use turbopump::{
 
 use crate::args::SignArgs;
 
+/// Whose secret key is in a file.
+///
+/// # Errors
+/// It can't be read, or holds none: as one line.
+pub fn signer(path: &Path) -> Result<Identity, String> {
+    let fail = |error: String| format!("{}: {error}", path.display());
+    let text = fs::read_to_string(path).map_err(|e| fail(e.to_string()))?;
+    Identity::from_secret_text(&text).map_err(|e| fail(e.to_string()))
+}
+
 /// Signs the value on stdin.
 ///
 /// # Errors
 /// What is wrong, as one line.
 pub fn run(args: &SignArgs, mirrors: Mirrors) -> Result<(), String> {
-    let path = args.key_file.display();
-    let text = fs::read_to_string(&args.key_file).map_err(|e| format!("{path}: {e}"))?;
-    let author = Identity::from_secret_text(&text).map_err(|e| format!("{path}: {e}"))?;
+    let author = signer(&args.key_file)?;
     let key = Key::new(args.key.as_str()).map_err(|e| e.to_string())?;
     let mut value = Hashed::default();
     if !args.delete {

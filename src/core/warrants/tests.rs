@@ -29,9 +29,8 @@ fn appointment(name: &str, generation: u32) -> Appointment {
 /// What the admin says of a node that has not spoken.
 fn bare(name: &str, generation: u32) -> Member {
     let appointment = appointment(name, generation);
-    let vouched = Vouched::by(identity("admin").appoint(&appointment));
-    let key = MemberKey::Known(appointment.key);
-    Member { generation, key, vouched, ..Member::new(id(name), vec!["10.0.0.1:1".parse().unwrap()]) }
+    let warrant = identity("admin").appoint(&appointment);
+    warrant.entry(id(name), appointment.key, generation, vec!["10.0.0.1:1".parse().unwrap()])
 }
 
 /// What the node says of itself, on the word of the admin.

@@ -3,7 +3,7 @@
 use super::Options;
 use crate::{
     Identity,
-    model::{Appointment, Digest, FOR_GOOD, Member, MemberKey, NodeId, PublicKey, Vouched, Warrant},
+    model::{Appointment, Digest, Member, NodeId, Warrant},
 };
 
 /// The name of every simulated cluster.
@@ -19,27 +19,16 @@ pub fn identity_of(id: NodeId) -> Identity {
     Identity::from_seed(Digest::of(id.as_str().as_bytes()).0)
 }
 
-/// The admin's word that a node is a member.
-pub(super) fn appointed(id: NodeId) -> (PublicKey, Warrant) {
-    signed(id, 0)
-}
-
-/// The admin's word that a node is none any more.
-pub(super) fn removed(id: NodeId) -> (PublicKey, Warrant) {
-    signed(id, FOR_GOOD)
+/// The admin's word of a node.
+pub(super) fn appoint(id: NodeId, generation: u32) -> Warrant {
+    let key = identity_of(id).public_key();
+    admin().appoint(&Appointment { cluster: CLUSTER.into(), id, key, generation })
 }
 
 /// A node's entry as others are introduced to it, without addresses.
 pub(super) fn introduction(options: &Options, id: NodeId) -> Member {
-    let bare = Member::new(id, Vec::new());
-    if options.config.admin_keys.is_empty() {
-        return bare;
+    match options.config.admin_keys.is_empty() {
+        true => Member::new(id, Vec::new()),
+        false => appoint(id, 0).entry(id, identity_of(id).public_key(), 0, Vec::new()),
     }
-    let (key, warrant) = appointed(id);
-    Member { key: MemberKey::Known(key), vouched: Vouched::by(warrant), ..bare }
-}
-
-fn signed(id: NodeId, generation: u32) -> (PublicKey, Warrant) {
-    let key = identity_of(id).public_key();
-    (key, admin().appoint(&Appointment { cluster: CLUSTER.into(), id, key, generation }))
 }

@@ -10,7 +10,7 @@ use crate::{
     config::{Ack, Read},
     core::{Content, Input, OpId, Outcome, ReadRequest, Request, WatchId, WriteRequest},
     identity::Identity,
-    model::{Digest, Dot, Key, Kind, Members, Mirrors, NodeId, PublicKey, Record, Warrant},
+    model::{Digest, Dot, FOR_GOOD, Key, Kind, Member, Members, Mirrors, NodeId, Record},
     wire::{Message, Refusal},
 };
 
@@ -366,8 +366,9 @@ impl World {
         let (id, addr) = (self.nodes[n].id, self.nodes[n].addr);
         self.nodes[n].standing = Standing::Member;
         self.nodes[n].introduced = vec![self.nodes[by].entry()];
-        let (key, appointed) = self.appointment(id);
-        let request = Request::AddMember { id, addrs: vec![addr], key, appointed };
+        let Member { key, generation, vouched, .. } = &self.nodes[n].introduction;
+        let appointed = vouched.0.as_ref().map(|proofs| (*generation, proofs.warrant));
+        let request = Request::AddMember { id, addrs: vec![addr], key: key.known(), appointed };
         self.submit(by, 0, any_key(), Asked::Other, request);
         self.write_members(by);
         self.start(n);
@@ -379,7 +380,7 @@ impl World {
             return;
         }
         let id = self.nodes[n].id;
-        let warrant = self.has_admin().then(|| admins::removed(id).1);
+        let warrant = self.has_admin().then(|| admins::appoint(id, FOR_GOOD));
         let request = Request::RemoveMember { id, key: None, warrant };
         let op = self.submit(by, 0, any_key(), Asked::Other, request);
         let outcome = op.and_then(|op| self.outcomes.get(&op));
@@ -400,11 +401,6 @@ impl World {
 
     fn has_admin(&self) -> bool {
         !self.options.config.admin_keys.is_empty()
-    }
-
-    fn appointment(&self, id: NodeId) -> (Option<PublicKey>, Option<(u32, Warrant)>) {
-        let appointed = self.has_admin().then(|| admins::appointed(id));
-        (appointed.map(|(key, _)| key), appointed.map(|(_, warrant)| (0, warrant)))
     }
 
     /// Adds a member again that was removed, or has left, by the word of another one. Its disk is

@@ -29,6 +29,11 @@ impl BearerToken {
         }
     }
 
+    /// The header that shows it, with its line break.
+    pub fn header(&self) -> String {
+        format!("Authorization: Bearer {}\r\n", String::from_utf8_lossy(&self.0))
+    }
+
     /// Whether this is it. Takes as long for a nearly right one as for a wrong one of its length.
     pub(super) fn is(&self, shown: Option<&[u8]>) -> bool {
         shown.is_some_and(|shown| self.0.ct_eq(shown).into())
