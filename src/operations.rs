@@ -18,7 +18,7 @@ use crate::{
     core::{Departure, Found, KeyPage, Outcome, Progress, ReadRequest, Request, Stats},
     driver::{Reply, Ticket, wall_ms},
     error::{MemberError, ReadError, SubmitError, WriteError},
-    model::{Context, Key, NodeId, PublicKey, Record, Siblings, Warrant},
+    model::{Context, Key, Record, Siblings},
     node::Node,
     pending::{Pending, completion},
     writer::Staged,
@@ -202,8 +202,11 @@ macro_rules! operation {
 }
 
 // Behind the macro, which it uses.
+mod members;
 mod put;
 
+pub(crate) use members::Change;
+pub use members::ChangeMembers;
 pub(crate) use put::Payload;
 pub use put::Put;
 
@@ -421,69 +424,6 @@ impl Prepare for Forget {
         match outcome {
             Outcome::Forgotten(result) => result,
             _ => Err(WriteError::Stopped),
-        }
-    }
-
-    fn node(&self) -> Node {
-        self.node.clone()
-    }
-}
-
-/// A change of the member list: [`Node::add_member`], [`Node::remove_member`].
-#[must_use = "nothing is changed before submit, start or wait"]
-pub struct ChangeMembers {
-    node: Node,
-    id: NodeId,
-    change: Change,
-    key: Option<PublicKey>,
-    signed: Option<(u32, Warrant)>,
-}
-
-pub(crate) enum Change {
-    Add(Vec<std::net::SocketAddr>),
-    Remove,
-}
-
-operation!(ChangeMembers, (), MemberError);
-
-impl ChangeMembers {
-    pub(crate) fn new(node: Node, id: NodeId, change: Change) -> Self {
-        Self { node, id, change, key: None, signed: None }
-    }
-
-    /// The public key of the node. Default, of one that is added: none is named, it is taken over from the
-    /// node itself where the transport does not ask for keys; of one that is removed: what is known.
-    pub fn key(mut self, key: PublicKey) -> Self {
-        self.key = Some(key);
-        self
-    }
-
-    /// The signature of an admin over the [`Appointment`](crate::Appointment) of the node to this generation,
-    /// which is [`FOR_GOOD`](crate::FOR_GOOD) to remove it: for a cluster that [names
-    /// admins](crate::Config::admin_keys).
-    pub fn signed(mut self, generation: u32, warrant: Warrant) -> Self {
-        self.signed = Some((generation, warrant));
-        self
-    }
-}
-
-impl Prepare for ChangeMembers {
-    type Ok = ();
-    type Error = MemberError;
-
-    fn prepare(self) -> Result<Prepared<Self>, SubmitError> {
-        let Self { id, key, signed, .. } = self;
-        let request = match self.change {
-            Change::Add(addrs) => Request::AddMember { id, addrs, key, appointed: signed },
-            Change::Remove => Request::RemoveMember { id, key, warrant: signed.map(|(_, warrant)| warrant) },
-        };
-        Ok(Prepared::Ask(request, 0))
-    }
-
-    fn convert(_: u64, outcome: Outcome) -> Result<(), MemberError> {
-        match outcome {
-            Outcome::Members(result) => result,
-            _ => Err(MemberError::Stopped),
         }
     }
 
