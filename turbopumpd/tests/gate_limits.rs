@@ -135,3 +135,30 @@ fn an_answer_that_breaks_off_ends_its_connection_and_no_other() {
     assert_eq!(other.get("/whole").body.len(), 1_000_000);
     gate.stop(Duration::from_secs(1));
 }
+
+#[test]
+fn an_answer_that_comes_before_the_whole_body_was_read_reaches_the_client() {
+    // Goal: a refusal is never lost to a lane that ends under the rest of a body. Method: a handler that
+    // reads nothing, and bodies long enough to be on their way still when it answers.
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("sock");
+    let gate = Gate::start(GateParts {
+        listeners: vec![Listener::bind(&ListenAt::Unix(path.clone()), 0o600).unwrap()],
+        limits: Limits::default(),
+        stats: Arc::default(),
+        is_long: |_| false,
+        token: None,
+        handler_threads: 1,
+        handler: Box::new(|exchange: Exchange| exchange.respond(Reply { status: 400, ..ok() })),
+    })
+    .unwrap();
+    let lines = b"GET / HTTP/1.1\r\n\r\n".repeat(50_000);
+    for n in 0..300 {
+        // All of it is on its way when the answer comes, or just enough of it to be a long one.
+        let body = if n % 2 == 0 { &lines[..] } else { &lines[..300_000] };
+        let answer = Client::unix(&path).post("/", body);
+        assert_eq!((answer.status, answer.text()), (400, "done".into()), "round {n}");
+        assert_eq!(Client::unix(&path).get("/").status, 400, "the next request after round {n}");
+    }
+    gate.stop(Duration::from_secs(1));
+}

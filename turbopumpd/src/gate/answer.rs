@@ -1,10 +1,14 @@
 //! Reads the head of what `tiny_http` answers. Pure: bytes in, values out.
 
+use std::ops::Range;
+
+use super::backend::GATE_HEADER;
+
 /// Header lines at most: what the routes set, and the four of `tiny_http`.
 const MAX_HEADER_LINES: usize = 32;
 
 /// What the gate needs to know of an answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct AnswerHead {
     /// Length of the status line with its end: where a header can be put in.
     pub(super) status_line_bytes: usize,
@@ -12,6 +16,8 @@ pub(super) struct AnswerHead {
     pub(super) total_bytes: u64,
     /// The status.
     pub(super) status: u16,
+    /// The line that says that a long body was not read to its end, which is not for the client.
+    pub(super) unread_line: Option<Range<usize>>,
 }
 
 /// An answer that the gate can't relay.
@@ -28,10 +34,14 @@ pub(super) fn parse_answer(bytes: &[u8], to_head: bool) -> Result<Option<AnswerH
         Err(_) => return Err(BadAnswer),
     };
     let status = response.code.ok_or(BadAnswer)?;
-    let mut length = None;
+    let (mut length, mut unread_line) = (None, None);
     for line in response.headers.iter() {
         if line.name.eq_ignore_ascii_case("content-length") {
             length = std::str::from_utf8(line.value).ok().and_then(|v| v.parse::<u64>().ok());
+        } else if line.name == GATE_HEADER {
+            let from = line.name.as_ptr() as usize - bytes.as_ptr() as usize;
+            let len = bytes[from..].iter().position(|&b| b == b'\n').ok_or(BadAnswer)? + 1;
+            unread_line = Some(from..from + len);
         }
     }
     let body_bytes = match to_head || matches!(status, 204 | 304) {
@@ -39,7 +49,8 @@ pub(super) fn parse_answer(bytes: &[u8], to_head: bool) -> Result<Option<AnswerH
         false => length.ok_or(BadAnswer)?,
     };
     let status_line_bytes = bytes.iter().position(|&b| b == b'\n').ok_or(BadAnswer)? + 1;
-    Ok(Some(AnswerHead { status_line_bytes, total_bytes: head_bytes as u64 + body_bytes, status }))
+    let total_bytes = head_bytes as u64 + body_bytes;
+    Ok(Some(AnswerHead { status_line_bytes, total_bytes, status, unread_line }))
 }
 
 #[cfg(test)]
@@ -52,7 +63,10 @@ mod tests {
         let found = parse_answer(head, false).unwrap().unwrap();
         assert_eq!((found.status_line_bytes, found.total_bytes), (17, head.len() as u64 + 5));
         assert_eq!(parse_answer(head, true).unwrap().unwrap().total_bytes, head.len() as u64);
+        assert_eq!(found.unread_line, None);
         assert_eq!(parse_answer(&head[..20], false), Ok(None));
+        let marked = b"HTTP/1.1 400 No\r\nG: unread\r\nContent-Length: 0\r\n\r\n";
+        assert_eq!(parse_answer(marked, false).unwrap().unwrap().unread_line, Some(17..28));
         assert_eq!(parse_answer(b"HTTP/1.1 200 OK\r\n\r\n", false), Err(BadAnswer));
         assert_eq!(parse_answer(b"nonsense\r\n\r\n", false), Err(BadAnswer));
     }

@@ -38,7 +38,8 @@ const INLINE_ANSWER_BYTES: usize = 32 * 1024;
 /// Bytes of a long body that are read at once.
 const COPIED_BYTES: usize = 64 * 1024;
 
-/// The header that carries the secret, the origin and the kind. Short: it is in every request.
+/// The header that carries the secret, the origin and the kind. Short: it is in every request. In an answer
+/// it says that the body was not read to its end.
 pub(super) const GATE_HEADER: &str = "G";
 
 /// Answers requests.
@@ -71,6 +72,8 @@ pub struct Exchange {
     body: Bytes,
     /// The body is still to be read.
     is_streaming: bool,
+    /// The body streams, and was not read to its end.
+    has_unread: bool,
     came: Came,
     shared: Arc<Shared>,
 }
@@ -119,7 +122,9 @@ impl Exchange {
             return Err(CopyError::BrokeOff);
         }
         let request = self.request.as_mut().ok_or(CopyError::BrokeOff)?;
-        copy_marked(request.as_reader(), self.shared.secret.as_bytes(), to)
+        let copied = copy_marked(request.as_reader(), self.shared.secret.as_bytes(), to);
+        self.has_unread = copied.is_err();
+        copied
     }
 
     /// The whole body, where it does not stream.
@@ -129,14 +134,12 @@ impl Exchange {
 
     /// Answers, from any thread. Does not block.
     pub fn respond(mut self, reply: Reply) {
-        if let Some(request) = self.request.take() {
-            respond(request, reply);
-        }
+        self.answer(reply);
     }
 
     /// Answers with so many bytes of a reader, on a thread of its own. The body of `reply` is not used.
-    pub fn respond_from(mut self, reply: Reply, length: u64, reader: Box<dyn Read + Send>) {
-        let Some(request) = self.request.take() else { return };
+    pub fn respond_from(mut self, mut reply: Reply, length: u64, reader: Box<dyn Read + Send>) {
+        let Some(request) = self.take_request(&mut reply) else { return };
         let (shared, client) = (self.shared.clone(), self.came.client);
         let write = move || {
             let failed = Arc::new(AtomicBool::new(false));
@@ -153,6 +156,20 @@ impl Exchange {
         }
     }
 
+    fn answer(&mut self, mut reply: Reply) {
+        if let Some(request) = self.take_request(&mut reply) {
+            respond(request, reply);
+        }
+    }
+
+    /// The request, to be answered with this reply, which says to the gate what it has to know.
+    fn take_request(&mut self, reply: &mut Reply) -> Option<Request> {
+        if self.has_unread {
+            reply.headers.push((GATE_HEADER, "unread".into()));
+        }
+        self.request.take()
+    }
+
     fn request(&self) -> &Request {
         self.request.as_ref().expect("taken only by respond and drop, which end it")
     }
@@ -160,16 +177,10 @@ impl Exchange {
 
 impl Drop for Exchange {
     fn drop(&mut self) {
-        if let Some(request) = self.request.take() {
+        if self.request.is_some() {
             let body = "{\"error\":\"internal\",\"detail\":\"The daemon failed to answer; see its log.\"}\n";
-            respond(
-                request,
-                Reply {
-                    status: 500,
-                    headers: vec![("Content-Type", "application/json".into())],
-                    body: body.into(),
-                },
-            );
+            let headers = vec![("Content-Type", "application/json".into())];
+            self.answer(Reply { status: 500, headers, body: body.into() });
         }
     }
 }
@@ -363,7 +374,8 @@ fn take_in(mut request: Request, shared: &Arc<Shared>) {
     let length = request.body_length().unwrap_or(0);
     let handle = move |request, body: Vec<u8>, is_streaming, shared: &Arc<Shared>| {
         let (request, body, its) = (Some(request), body.into(), shared.clone());
-        shared.handler.handle(Exchange { request, body, is_streaming, came, shared: its });
+        let has_unread = is_streaming;
+        shared.handler.handle(Exchange { request, body, is_streaming, has_unread, came, shared: its });
     };
     match kind {
         Kind::Probe => {

@@ -118,15 +118,13 @@ impl Looper {
         lane.since = self.now;
         self.running[waiting.class as usize] += 1;
         client.deadline = client.read_closed.then(|| self.now + self.limits.half_closed_grace);
-        let state = std::mem::replace(&mut client.state, State::Running(lane_id));
-        if lane.send(&waiting.bytes, (self.poll.registry(), pack(Place::Lane, lane_id))).is_err() {
-            self.lane_lost(lane_id);
-            return;
-        }
-        if let State::Queued(Some(body)) = state {
+        if let State::Queued(Some(body)) = std::mem::replace(&mut client.state, State::Running(lane_id)) {
             client.state = State::Streaming(lane_id, body);
             client.deadline = Some(self.now + self.limits.body_idle);
             self.again.push((Place::Client, id));
+        }
+        if lane.send(&waiting.bytes, (self.poll.registry(), pack(Place::Lane, lane_id))).is_err() {
+            self.lane_takes_no_more(lane_id);
         }
     }
 
@@ -228,6 +226,14 @@ impl Looper {
         }
         self.free_lanes.retain(|l| *l != id);
         self.stats.lanes.set(self.lanes.len());
+    }
+
+    /// A lane can't be written to any more. What it had said before is still heard: a handler may answer
+    /// before it has read the whole body, and `tiny_http` ends the connection then.
+    pub(super) fn lane_takes_no_more(&mut self, id: SlotId) {
+        let Some(lane) = self.lanes.get_mut(id) else { return };
+        (lane.readable, lane.read_closed) = (true, true);
+        self.relay(id);
     }
 
     /// A lane broke: its client gets to know.

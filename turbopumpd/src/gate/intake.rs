@@ -226,7 +226,7 @@ impl Looper {
             piece.extend_from_slice(b"0\r\n\r\n");
         }
         if lane.send(&piece, (self.poll.registry(), pack(Place::Lane, lane_id))).is_err() {
-            self.lane_lost(lane_id);
+            self.lane_takes_no_more(lane_id);
             return false;
         }
         if is_done {

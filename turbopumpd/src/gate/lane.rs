@@ -26,6 +26,8 @@ pub(super) struct Lane {
     /// The answer, until it is complete or known to be long.
     pub(super) input: Vec<u8>,
     pub(super) answer: Answer,
+    /// The answer says that its handler did not read the whole body.
+    pub(super) has_unread: bool,
     /// Since when it has been in its phase.
     pub(super) since: Instant,
     pub(super) class: Class,
@@ -70,6 +72,7 @@ impl Lane {
             output: Output::default(),
             input: Vec::new(),
             answer: Answer::Head,
+            has_unread: false,
             since: now,
             class: Class::Quick,
         })
@@ -92,6 +95,18 @@ impl Lane {
             Some(interest) => registry.reregister(&mut self.stream, token, interest),
             None => Ok(()),
         }
+    }
+
+    /// Whether the next request may use it. It would come behind what a handler left of a long body.
+    pub(super) fn is_clean(&self) -> bool {
+        self.output.is_empty() && !self.read_closed && !self.has_unread
+    }
+
+    /// What of `bytes` belongs to an answer that lacks so many. More may come only where a handler left
+    /// something of a long body: `tiny_http` answers that like a request.
+    pub(super) fn of_the_answer<'a>(&self, bytes: &'a [u8], left_bytes: u64) -> Option<&'a [u8]> {
+        let len = bytes.len().min(usize::try_from(left_bytes).unwrap_or(usize::MAX));
+        (len == bytes.len() || self.has_unread).then(|| &bytes[..len])
     }
 
     pub(super) fn read(&mut self, scratch: &mut [u8]) -> io::Result<usize> {

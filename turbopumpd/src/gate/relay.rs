@@ -26,7 +26,7 @@ impl Looper {
         }
         if event.is_writable() && !lane.output.is_empty() {
             if lane.flush((self.poll.registry(), pack(Place::Lane, id))).is_err() {
-                self.lane_lost(id);
+                self.lane_takes_no_more(id);
                 return;
             }
             if let Phase::Busy(client) = lane.phase {
@@ -72,11 +72,11 @@ impl Looper {
             // An idle lane has nothing to say: this answer has no request.
             (Phase::Free, _) => self.kill_lane(id),
             (Phase::Busy(client), Answer::Streaming { left_bytes }) => {
-                let n = bytes.len() as u64;
-                if n > left_bytes {
+                let Some(bytes) = lane.of_the_answer(bytes, left_bytes) else {
                     self.lane_lost(id);
                     return;
-                }
+                };
+                let n = bytes.len() as u64;
                 lane.answer = Answer::Streaming { left_bytes: left_bytes - n };
                 if self.pass_on(client, bytes) && n == left_bytes {
                     self.answered(id, client);
@@ -107,9 +107,15 @@ impl Looper {
                 lane.input.extend_from_slice(bytes);
             }
             (Ok(Some(answer)), Phase::Opening) if answer.status == 204 => self.lane_is_open(id),
-            (Ok(Some(answer)), Phase::Busy(client)) if have <= answer.total_bytes => {
-                lane.answer = Answer::Streaming { left_bytes: answer.total_bytes - have };
-                if self.pass_on_head(client, bytes, answer) && have == answer.total_bytes {
+            (Ok(Some(answer)), Phase::Busy(client)) => {
+                lane.has_unread = answer.unread_line.is_some();
+                let Some(bytes) = lane.of_the_answer(bytes, answer.total_bytes) else {
+                    self.lane_lost(id);
+                    return;
+                };
+                let left_bytes = answer.total_bytes - bytes.len() as u64;
+                lane.answer = Answer::Streaming { left_bytes };
+                if self.pass_on_head(client, bytes, answer) && left_bytes == 0 {
                     self.answered(id, client);
                 }
             }
@@ -123,14 +129,14 @@ impl Looper {
         // An answer that came before the body was read: what is left of the body is not wanted.
         client.current.keep_alive &= !self.draining && matches!(client.state, State::Running(_));
         let line: &[u8] = match (client.current.keep_alive, client.current.is_http10) {
-            (true, false) => return self.pass_on(id, bytes),
+            (true, false) if answer.unread_line.is_none() => return self.pass_on(id, bytes),
+            (true, false) => b"",
             (true, true) => b"Connection: keep-alive\r\n",
             (false, _) => b"Connection: close\r\n",
         };
-        let mut whole = Vec::with_capacity(bytes.len() + line.len());
-        whole.extend_from_slice(&bytes[..answer.status_line_bytes]);
-        whole.extend_from_slice(line);
-        whole.extend_from_slice(&bytes[answer.status_line_bytes..]);
+        let at = answer.status_line_bytes;
+        let cut = answer.unread_line.unwrap_or(at..at);
+        let whole = [&bytes[..at], line, &bytes[at..cut.start], &bytes[cut.end..]].concat();
         self.pass_on(id, &whole)
     }
 
@@ -149,7 +155,7 @@ impl Looper {
 
     /// The whole answer has passed: the lane and the client go on, each on its own.
     fn answered(&mut self, lane_id: SlotId, id: SlotId) {
-        let is_clean = self.lanes.get_mut(lane_id).is_some_and(|l| l.output.is_empty() && !l.read_closed);
+        let is_clean = self.lanes.get_mut(lane_id).is_some_and(|l| l.is_clean());
         let Some(client) = self.clients.get_mut(id) else { return };
         let is_whole = matches!(client.state, State::Running(_));
         client.has_served = true;
