@@ -200,7 +200,7 @@ impl Core {
     }
 
     fn has_doubtful(&self, key: &Key) -> bool {
-        self.index.stored(key).any(|v| self.is_doubtful(v))
+        self.index.stored(key).any(|v| self.is_doubtful(&v))
     }
 
     fn is_doubtful(&self, version: &Version) -> bool {

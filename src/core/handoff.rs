@@ -103,7 +103,7 @@ impl Core {
         let mut dots = vec![version.dot];
         if !self.handoff.lacking.contains_key(key) {
             // The walk has not come here yet, or what was known was let go of: older ones count too.
-            dots = self.index.all(key).map(|v| v.dot).collect();
+            dots = self.index.dots(key).collect();
         }
         let lacking = self.handoff.lacking.entry(key.clone()).or_default();
         lacking.extend(owners.iter().flat_map(|id| dots.iter().map(|dot| (*id, *dot))));
@@ -130,7 +130,7 @@ impl Core {
             // It may have become somebody else's by the version that was just stored.
             return self.give_away(key);
         };
-        lacking.retain(|(_, dot)| self.index.has_pending(key) || self.index.find(key, *dot).is_some());
+        lacking.retain(|(_, dot)| self.index.has_pending(key) || self.index.holds(key, *dot));
         #[cfg(turbopump_mutations)]
         lacking.retain(|_| !is_planted(Mutation::HandoffBeforeTheAck));
         if !lacking.is_empty() || self.index.has_pending(key) {
@@ -249,7 +249,7 @@ impl Core {
             return;
         }
         // Those on their way to storage too: nobody else speaks for them once the key stands here.
-        let dots: Vec<Dot> = self.index.all(key).map(|v| v.dot).collect();
+        let dots: Vec<Dot> = self.index.dots(key).collect();
         #[cfg(turbopump_mutations)]
         let dots = match is_planted(Mutation::HandoffOfStoredOnly) {
             true => self.index.stored(key).map(|v| v.dot).collect(),

@@ -1,5 +1,7 @@
 //! Listing what this node holds, from the index alone.
 
+use std::sync::Arc;
+
 use super::{Core, KeyInfo, KeyPage};
 use crate::model::Key;
 
@@ -29,7 +31,7 @@ impl Core {
     }
 
     fn key_info(&self, key: &Key, deleted: bool) -> Option<KeyInfo> {
-        let mut versions: Vec<_> = self.index.stored(key).cloned().collect();
+        let mut versions: Vec<_> = self.index.stored(key).map(Arc::new).collect();
         let live = versions.iter().any(|v| v.is_live(self.now.wall_ms));
         if versions.is_empty() || !(live || deleted) {
             return None;

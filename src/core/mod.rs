@@ -227,7 +227,7 @@ impl Core {
         if Ledger::is_named(key) {
             return self.note_ledger(version.dot);
         }
-        self.index.load(key, version);
+        self.index.load(key, &version);
     }
 
     /// Begins: publishes the members, dials the peers, starts the timers, drops leftovers.

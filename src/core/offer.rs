@@ -240,8 +240,8 @@ impl Core {
         }
         let mut keys = self.index.keys_at(offered.hash).into_iter();
         let Some(key) = keys.find(|key| key.check(tag) == offered.check) else { return Interest::Wanted };
-        let replaced = self.index.stored(&key).any(|v| v.covers(dot));
-        if replaced || self.index.find(&key, dot).is_some() {
+        let replaced = self.index.replaced(&key, dot);
+        if replaced || self.index.holds(&key, dot) {
             // Whom sync does not tell of what replaced it has to hear of it in answer to the version.
             let hears = self.index.mirrors(&key).is_some_and(|mirrors| self.owns(from, &key, mirrors));
             return match () {
@@ -252,7 +252,7 @@ impl Core {
                 () => Interest::Known,
             };
         }
-        match self.index.all(&key).any(|v| v.dot == dot || v.covers(dot)) {
+        match self.index.is_coming(&key, dot) {
             true => Interest::Coming,
             false => Interest::Wanted,
         }

@@ -246,7 +246,7 @@ impl Core {
         };
         for Record { version, value } in records {
             // Read a moment ago: by now it may have been replaced.
-            let is_passed = self.index.find(key, version.dot).is_none() || self.is_doubted(key);
+            let is_passed = !self.index.holds(key, version.dot) || self.is_doubted(key);
             if is_passed || known.contains(&version.dot) {
                 continue;
             }

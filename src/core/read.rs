@@ -187,9 +187,9 @@ impl Core {
 
     /// What this node has stored of a key; values to be filled in by whoever reads storage.
     pub(super) fn held(&self, key: &Key) -> Vec<Record> {
-        let record = |version: &Arc<Version>| {
-            let value = Self::is_bare(version).then(Bytes::new);
-            Record { version: version.clone(), value }
+        let record = |version: Version| {
+            let value = Self::is_bare(&version).then(Bytes::new);
+            Record { version: Arc::new(version), value }
         };
         self.index.stored(key).map(record).collect()
     }
@@ -203,7 +203,7 @@ impl Core {
         if self.is_doubted(&key) {
             return self.send(from, Message::ReadReply { tag, records: None });
         }
-        let bare = self.index.stored(&key).all(|v| Self::is_bare(v));
+        let bare = self.index.stored(&key).all(|v| Self::is_bare(&v));
         if bare || !values {
             let records = Some(self.held(&key));
             return self.send(from, Message::ReadReply { tag, records });
@@ -413,7 +413,7 @@ impl Core {
     /// have been replaced or handed off since. Nobody is told then that there is none; it is read again.
     pub(super) fn is_readable(&self, read: &ReadOperation) -> bool {
         let mut lacking = read.found.live(self.now.wall_ms).filter(|r| r.value.is_none());
-        read.short || lacking.all(|r| self.index.find(&read.key, r.version.dot).is_some())
+        read.short || lacking.all(|r| self.index.holds(&read.key, r.version.dot))
     }
 
     /// The versions that were found may spread wider than was assumed: then more owners count.
@@ -466,7 +466,7 @@ impl Core {
         let anew = read.distrust && !std::mem::replace(&mut read.refetched, true);
         let mut waits = false;
         for version in missing {
-            if self.index.find(&key, version.dot).is_some() && !anew {
+            if self.index.holds(&key, version.dot) && !anew {
                 continue;
             }
             let holder = holders.iter().find(|(id, dots)| *id != self.me && dots.contains(&version.dot));
@@ -502,7 +502,7 @@ impl Core {
         self.disturb(&read.key);
         for record in read.found.records() {
             let (version, dot) = (&record.version, record.version.dot);
-            let held = self.index.find(&read.key, dot).is_some();
+            let held = self.index.holds(&read.key, dot);
             if held
                 && read.distrust
                 && let Some(value) = &record.value
@@ -531,7 +531,8 @@ impl Core {
     /// is on its way to storage.
     pub(super) fn mend(&mut self, version: &Arc<Version>, change: Change) -> bool {
         let (key, dot) = (change.key().clone(), version.dot);
-        let is_wanted = self.index.find(&key, dot) == Some(version) && !self.index.has_pending(&key);
+        let is_wanted =
+            self.index.find(&key, dot).as_ref() == Some(&**version) && !self.index.has_pending(&key);
         if is_wanted {
             self.note_replaced(&key);
             self.work(Purpose::Mend { key, dot }, Work::Change(change));

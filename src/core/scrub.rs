@@ -107,7 +107,7 @@ impl Core {
     /// A key was read: its short values are there.
     pub(super) fn scrub_read(&mut self, key: &Key, result: Result<Vec<Record>, String>) {
         let versions: Vec<Arc<Version>> =
-            self.index.stored(key).filter(|v| !Self::is_bare(v)).cloned().collect();
+            self.index.stored(key).filter(|v| !Self::is_bare(v)).map(Arc::new).collect();
         if self.index.has_pending(key) || versions.is_empty() {
             return self.scrub_later(0); // Changed meanwhile: the next pass sees it.
         }
@@ -131,7 +131,7 @@ impl Core {
     /// A piece of a long value was read.
     pub(super) fn scrub_piece(&mut self, result: Result<Bytes, String>) {
         let Some(mut reading) = self.scrub.reading.take() else { return };
-        if self.index.find(&reading.key, reading.version.dot).is_none() {
+        if !self.index.holds(&reading.key, reading.version.dot) {
             return self.scrub_later(0);
         }
         let piece = match result {
@@ -164,7 +164,7 @@ impl Core {
         } else if self.has_bytes(&key) {
             // A read leaves out what has expired.
             let expired: Vec<Arc<Version>> =
-                self.index.stored(&key).filter(|v| v.is_expired(self.now.wall_ms)).cloned().collect();
+                self.index.stored(&key).filter(|v| v.is_expired(self.now.wall_ms)).map(Arc::new).collect();
             match expired.is_empty() {
                 true => self.tell_damage(&key, "no other owner gave a whole one"),
                 false => expired.into_iter().for_each(|version| self.fetch_whole(&key, version)),
@@ -214,7 +214,7 @@ impl Core {
     /// be another one at each owner: then each is looked at by itself.
     fn found_damaged(&mut self, key: &Key) {
         let versions: Vec<Arc<Version>> =
-            self.index.stored(key).filter(|v| !Self::is_bare(v)).cloned().collect();
+            self.index.stored(key).filter(|v| !Self::is_bare(v)).map(Arc::new).collect();
         // A read ends with the first owner that has something: an empty sibling would do.
         match (versions.len(), self.index.stored(key).count()) {
             (0, _) => self.scrub_later(0),
@@ -253,7 +253,7 @@ impl Core {
     fn has_bytes(&self, key: &Key) -> bool {
         !self.index.has_pending(key)
             && !self.is_doubted(key)
-            && self.index.stored(key).any(|v| !Self::is_bare(v))
+            && self.index.stored(key).any(|v| !Self::is_bare(&v))
     }
 
     fn scrub_later(&mut self, bytes: u64) {

@@ -75,7 +75,7 @@ impl Core {
     pub(super) fn wrongly_sealed(&mut self, from: NodeId, key: &Key, versions: &[Arc<Version>]) -> Vec<Dot> {
         let mut wrong = Vec::new();
         for version in versions {
-            if self.index.find(key, version.dot) != Some(version)
+            if self.index.find(key, version.dot).as_ref() != Some(&**version)
                 && let Err(error) = self.check_seal(key, version)
             {
                 self.seal_refused(key, Some(from), error);
@@ -104,7 +104,7 @@ impl Core {
                 return Err(error.into());
             }
         };
-        let is_here = self.index.find(key, version.dot).is_some();
+        let is_here = self.index.holds(key, version.dot);
         match self.judge(key, &version) {
             // The same once more, of a client that does not know how it ended: it is spread again.
             Verdict::Known if is_here => {}

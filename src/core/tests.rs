@@ -317,7 +317,7 @@ fn a_read_that_found_damage_here_takes_the_bytes_of_another_owner_and_keeps_them
     let mut bench = Bench::new(Config::default());
     let value = Bytes::from(vec![3; LONG]);
     bench.write("k", &value);
-    let version = bench.core.index.stored(&key("k")).next().expect("stored").clone();
+    let version = Arc::new(bench.core.index.stored(&key("k")).next().expect("stored"));
     let ask = ReadRequest { distrust: true, ..ReadRequest::one(key("k")) };
     let outputs = bench.ask(Request::Read(ask));
     let tag = messages(&outputs)
@@ -347,7 +347,7 @@ fn a_read_that_found_damage_here_takes_the_bytes_of_another_owner_and_keeps_them
     // A short one comes with the answer.
     let value = Bytes::from_static(b"short");
     bench.write("s", &value);
-    let version = bench.core.index.stored(&key("s")).next().expect("stored").clone();
+    let version = Arc::new(bench.core.index.stored(&key("s")).next().expect("stored"));
     let outputs = bench.ask(Request::Read(ReadRequest { distrust: true, ..ReadRequest::one(key("s")) }));
     let tag = messages(&outputs)
         .iter()

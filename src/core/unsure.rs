@@ -107,7 +107,7 @@ impl Core {
             return;
         }
         let kept: Vec<Dot> = records.iter().map(|r| r.version.dot).collect();
-        let strange = records.into_iter().filter(|r| self.index.find(key, r.version.dot).is_none());
+        let strange = records.into_iter().filter(|r| !self.index.holds(key, r.version.dot));
         let strange: Vec<Record> = strange.collect();
         if !values && strange.iter().any(|record| !Self::is_bare(&record.version)) {
             let purpose = Purpose::Check { key: key.clone(), values: true };

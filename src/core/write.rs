@@ -205,7 +205,7 @@ impl Core {
         };
         let (mirrors, version) = (version.mirrors, Arc::new(version));
         let (dot, since) = (version.dot, version.since);
-        let is_known = self.index.find(&key, dot).is_some();
+        let is_known = self.index.holds(&key, dot);
         let mut known = version.context.clone();
         known.add(dot.actor, since, dot.counter);
         let written =
@@ -441,7 +441,7 @@ impl Core {
     /// Whether this node has stored a version that it is about to give away.
     pub(super) fn holds_for_others(&self, key: &Key, dot: Dot) -> bool {
         let is_owner = self.index.mirrors(key).is_some_and(|mirrors| self.owns(self.me, key, mirrors));
-        !is_owner && self.index.find(key, dot).is_some()
+        !is_owner && self.index.holds(key, dot)
     }
 
     /// A peer that owns a version owns nothing of what replaced it on fewer mirrors, so sync does
@@ -450,7 +450,7 @@ impl Core {
         let Some(mirrors) = self.index.mirrors(key).filter(|mirrors| *mirrors < version.mirrors) else {
             return;
         };
-        if self.index.find(key, version.dot).is_none()
+        if !self.index.holds(key, version.dot)
             && self.owns(peer, key, version.mirrors)
             && !self.owns(peer, key, mirrors)
         {

@@ -58,7 +58,7 @@ impl Owner {
     }
 
     fn held(&self, key: &Key) -> Vec<Version> {
-        let mut held: Vec<Version> = self.0.core.index.stored(key).map(|v| (**v).clone()).collect();
+        let mut held: Vec<Version> = self.0.core.index.stored(key).collect();
         held.sort_by_key(|v| v.dot);
         held
     }

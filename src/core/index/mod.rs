@@ -7,6 +7,13 @@
 //!
 //! Ordered by key hash, so that a partition, and any range within it, is one stretch. Names are a
 //! second order, touched only when a key comes or goes.
+//!
+//! What is stored may be millions of versions: it is [packed](packed) into [leaves]. What is pending is
+//! few, and stands beside them as it came.
+
+mod leaves;
+mod names;
+mod packed;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -24,16 +31,12 @@ use crate::{
     partition::PartitionCount,
 };
 
-#[derive(Clone, Debug)]
-struct Held {
-    version: Arc<Version>,
-    stored: bool,
-}
+use leaves::Leaves;
+use names::Names;
+use packed::{Actors, Packed, Unpack};
 
-type Entry = SmallVec<[Held; 1]>;
-
-/// The keys with one hash: nearly always a single one. In the order of their names.
-type Slots = SmallVec<[(Key, Entry); 1]>;
+/// The pending versions of the keys with one hash, in the order of their names.
+type Pending = SmallVec<[(Key, SmallVec<[Arc<Version>; 1]>); 1]>;
 
 /// What to do with a version that arrived.
 #[derive(Debug, PartialEq, Eq)]
@@ -51,11 +54,24 @@ pub(crate) enum Verdict {
 /// See the [module](self).
 #[derive(Debug)]
 pub(crate) struct Index {
-    entries: BTreeMap<u64, Slots>,
-    names: BTreeSet<Key>,
+    /// Stored versions, packed.
+    held: Leaves,
+    actors: Actors,
+    pending: BTreeMap<u64, Pending>,
+    /// Of the keys with stored versions.
+    names: Names,
     totals: Totals,
-    /// Versions that storage held when the node started, by hash, until all have come.
-    loaded: Vec<(u64, Key, Arc<Version>)>,
+    loaded: Loaded,
+    /// What a key is about to have, packed.
+    scratch: Vec<u8>,
+}
+
+/// Versions that storage held when the node started, until all have come.
+#[derive(Debug, Default)]
+struct Loaded {
+    /// The hash of the key, the key, and where its version begins.
+    keys: Vec<(u64, Key, usize)>,
+    versions: Vec<u8>,
 }
 
 /// What all keys with stored versions add up to.
@@ -96,8 +112,10 @@ pub(crate) type Place = (u64, u64, Key);
 impl Index {
     pub(crate) fn new(partitions: PartitionCount, everywhere: bool) -> Self {
         Self {
-            entries: BTreeMap::new(),
-            names: BTreeSet::new(),
+            held: Leaves::default(),
+            actors: Actors::default(),
+            pending: BTreeMap::new(),
+            names: Names::default(),
             totals: Totals {
                 trees: Trees::default(),
                 partitions,
@@ -105,7 +123,8 @@ impl Index {
                 stored_keys: 0,
                 graves: Graves::default(),
             },
-            loaded: Vec::new(),
+            loaded: Loaded::default(),
+            scratch: Vec::new(),
         }
     }
 
@@ -148,53 +167,71 @@ impl Index {
 
     /// The digest of a key of which nothing is left but tombstones and what has expired.
     pub(crate) fn grave_digest(&self, key: &Key, wall_ms: u64) -> Option<u64> {
-        let entry = self.entry(key);
-        let is_dead = entry.iter().all(|h| h.stored && !h.version.is_live(wall_ms));
-        self.digest_of(key.hash64(), entry).filter(|_| is_dead).map(|(_, digest)| digest)
+        let is_dead = !self.has_pending(key) && self.held(key).all(|v| !v.is_live(wall_ms));
+        self.totals.weigh(key.hash64(), self.held(key)).filter(|_| is_dead).map(|weight| weight.digest)
     }
 
     /// Whether no key with this hash is held, or only one, as the grave with this digest.
     pub(crate) fn holds_at_most(&self, hash: u64, digest: u64, wall_ms: u64) -> bool {
-        match self.entries.get(&hash).map(|slots| slots.as_slice()) {
-            None => true,
-            Some([(key, _)]) => self.grave_digest(key, wall_ms) == Some(digest),
-            Some(_) => false,
+        match &self.keys_at(hash)[..] {
+            [] => true,
+            [key] => self.grave_digest(key, wall_ms) == Some(digest),
+            _ => false,
         }
     }
 
     /// The keys with this hash.
     pub(crate) fn keys_at(&self, hash: u64) -> Vec<Key> {
-        self.entries.get(&hash).into_iter().flatten().map(|(key, _)| key.clone()).collect()
+        let mut keys: Vec<Key> = self.held.range(hash, hash).map(|(key, _)| key.clone()).collect();
+        keys.extend(self.pending.get(&hash).into_iter().flatten().map(|(key, _)| key.clone()));
+        keys.sort_unstable();
+        keys.dedup();
+        keys
     }
 
     /// Whether nothing is stored or on its way to storage.
     pub(crate) fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        self.held.is_empty() && self.pending.is_empty()
     }
 
     /// The stored versions of a key.
-    pub(crate) fn stored(&self, key: &Key) -> impl Iterator<Item = &Arc<Version>> {
-        self.entry(key).iter().filter(|h| h.stored).map(|h| &h.version)
+    pub(crate) fn stored(&self, key: &Key) -> impl Iterator<Item = Version> {
+        self.held(key).map(|packed| packed.version())
     }
 
-    /// The versions of a key, those on their way to storage too.
-    pub(crate) fn all(&self, key: &Key) -> impl Iterator<Item = &Arc<Version>> {
-        self.entry(key).iter().map(|h| &h.version)
+    /// The names of the versions of a key, those on their way to storage too.
+    pub(crate) fn dots(&self, key: &Key) -> impl Iterator<Item = Dot> {
+        self.held(key).map(|v| v.dot).chain(self.pending(key).iter().map(|v| v.dot))
     }
 
     /// All stored versions of all keys.
-    pub(crate) fn everything(&self) -> impl Iterator<Item = &Arc<Version>> {
-        self.entries.values().flatten().flat_map(|(_, entry)| entry).filter(|h| h.stored).map(|h| &h.version)
+    pub(crate) fn everything(&self) -> impl Iterator<Item = Version> {
+        self.held.range(0, u64::MAX).flat_map(|(_, record)| self.unpack(record)).map(|v| v.version())
     }
 
     /// The stored version of a key with that name.
-    pub(crate) fn find(&self, key: &Key, dot: Dot) -> Option<&Arc<Version>> {
-        self.stored(key).find(|v| v.dot == dot)
+    pub(crate) fn find(&self, key: &Key, dot: Dot) -> Option<Version> {
+        self.held(key).find(|v| v.dot == dot).map(|v| v.version())
+    }
+
+    /// Whether the version of a key with that name is stored.
+    pub(crate) fn holds(&self, key: &Key, dot: Dot) -> bool {
+        self.held(key).any(|v| v.dot == dot)
+    }
+
+    /// Whether something stored replaced the version of a key with that name.
+    pub(crate) fn replaced(&self, key: &Key, dot: Dot) -> bool {
+        self.held(key).any(|v| v.covers(dot))
+    }
+
+    /// Whether the version of a key with that name, or what replaced it, is on its way to storage.
+    pub(crate) fn is_coming(&self, key: &Key, dot: Dot) -> bool {
+        self.pending(key).iter().any(|v| v.dot == dot || v.covers(dot))
     }
 
     /// Whether some version of the key has not reached storage yet.
     pub(crate) fn has_pending(&self, key: &Key) -> bool {
-        self.entry(key).iter().any(|h| !h.stored)
+        !self.pending(key).is_empty()
     }
 
     /// All that is known of a key, pending versions included.
@@ -204,33 +241,43 @@ impl Index {
 
     /// The widest spread among all versions of a key, none if there are none, and all that is known of it.
     pub(crate) fn look(&self, key: &Key) -> (Option<Mirrors>, Context) {
-        let mut context = Context::EMPTY;
-        let entry = self.entry(key);
-        entry.iter().for_each(|h| context.see(&h.version));
-        (entry.iter().map(|h| h.version.mirrors).max(), context)
+        let (mut widest, mut context) = (None, Context::EMPTY);
+        for version in self.held(key) {
+            widest = widest.max(Some(version.mirrors));
+            version.tell(&mut context);
+        }
+        for version in self.pending(key) {
+            widest = widest.max(Some(version.mirrors));
+            context.see(version);
+        }
+        (widest, context)
     }
 
     /// A client's context, together with what was replaced by the versions that it covers:
     /// siblings merge alike everywhere only if contexts are closed in that way.
     pub(crate) fn closed(&self, key: &Key, mut context: Context) -> Context {
         let asked = context.clone();
-        let covered = self.entry(key).iter().filter(|h| asked.contains(h.version.dot));
-        covered.for_each(|h| context.merge(&h.version.context));
+        let covered = self.held(key).filter(|v| asked.contains(v.dot));
+        covered.for_each(|v| v.tell_replaced(&mut context));
+        let covered = self.pending(key).iter().filter(|v| asked.contains(v.dot));
+        covered.for_each(|v| context.merge(&v.context));
         context
     }
 
     /// The widest spread among all versions of a key, pending ones included.
     pub(crate) fn mirrors(&self, key: &Key) -> Option<Mirrors> {
-        self.entry(key).iter().map(|h| h.version.mirrors).max()
+        let held = self.held(key).map(|v| v.mirrors);
+        held.chain(self.pending(key).iter().map(|v| v.mirrors)).max()
     }
 
     /// The widest spread among the versions of a key, and among those that `version` leaves there.
     pub(crate) fn spread_with(&self, key: &Key, version: &Version) -> (Mirrors, Mirrors) {
         let (mut all, mut left) = (version.mirrors, version.mirrors);
-        for held in self.entry(key).iter().map(|h| &h.version) {
-            all = all.max(held.mirrors);
-            if !version.covers(held.dot) {
-                left = left.max(held.mirrors);
+        let held = self.held(key).map(|v| (v.dot, v.mirrors));
+        for (dot, mirrors) in held.chain(self.pending(key).iter().map(|v| (v.dot, v.mirrors))) {
+            all = all.max(mirrors);
+            if !version.covers(dot) {
+                left = left.max(mirrors);
             }
         }
         (all, left)
@@ -238,37 +285,36 @@ impl Index {
 
     /// What to do with `new`, which arrived from a client or a peer.
     pub(crate) fn judge(&self, key: &Key, new: &Version) -> Verdict {
-        let entry = self.entry(key);
-        if let Some(same) = entry.iter().find(|h| h.version.dot == new.dot) {
-            return if same.stored { Verdict::Known } else { Verdict::Pending };
-        }
-        let covering = |stored| entry.iter().find(|h| h.stored == stored && h.version.covers(new.dot));
-        if covering(true).is_some() {
+        let pending = self.pending(key);
+        if self.held(key).any(|v| v.dot == new.dot) {
             return Verdict::Known;
         }
-        if let Some(held) = covering(false) {
-            return Verdict::Overtaken(held.version.dot);
+        if pending.iter().any(|v| v.dot == new.dot) {
+            return Verdict::Pending;
         }
-        Verdict::New(entry.iter().map(|h| h.version.dot).filter(|dot| new.covers(*dot)).collect())
+        if self.replaced(key, new.dot) {
+            return Verdict::Known;
+        }
+        if let Some(version) = pending.iter().find(|v| v.covers(new.dot)) {
+            return Verdict::Overtaken(version.dot);
+        }
+        Verdict::New(self.dots(key).filter(|dot| new.covers(*dot)).collect())
     }
 
     /// Notes a version that goes to storage now.
     pub(crate) fn begin(&mut self, key: &Key, version: Arc<Version>) {
-        let held = Held { version, stored: false };
-        let slots = self.entries.entry(key.hash64()).or_default();
+        let slots = self.pending.entry(key.hash64()).or_default();
         match slots.binary_search_by(|(other, _)| other.cmp(key)) {
-            Ok(at) => slots[at].1.push(held),
-            Err(at) => {
-                slots.insert(at, (key.clone(), SmallVec::from_buf([held])));
-                self.names.insert(key.clone());
-            }
+            Ok(at) => slots[at].1.push(version),
+            Err(at) => slots.insert(at, (key.clone(), SmallVec::from_buf([version]))),
         }
     }
 
     /// Takes in a version that storage held when the node started. It counts once
     /// [`finish_load`](Self::finish_load) was called.
-    pub(crate) fn load(&mut self, key: &Key, version: Version) {
-        self.loaded.push((key.hash64(), key.clone(), Arc::new(version)));
+    pub(crate) fn load(&mut self, key: &Key, version: &Version) {
+        self.loaded.keys.push((key.hash64(), key.clone(), self.loaded.versions.len()));
+        self.actors.pack(version, &mut self.loaded.versions);
     }
 
     /// All that storage held has come; nothing else is here yet. Gives what turns out to be replaced: what a
@@ -277,55 +323,58 @@ impl Index {
     /// Both orders are built as a whole from sorted lists: for a million keys that takes a fraction of
     /// the time that one insertion after the other does, and leaves no gaps.
     pub(crate) fn finish_load(&mut self) -> Vec<(Key, Vec<Dot>)> {
-        debug_assert!(self.entries.is_empty());
-        let mut loaded = std::mem::take(&mut self.loaded);
-        loaded.sort_unstable_by(|(a_hash, a, _), (b_hash, b, _)| (a_hash, a).cmp(&(b_hash, b)));
-        let (mut entries, mut leftovers): (Vec<(u64, Slots)>, Vec<_>) = (Vec::new(), Vec::new());
-        let mut loaded = loaded.into_iter().peekable();
-        while let Some((hash, key, version)) = loaded.next() {
-            let mut versions: SmallVec<[Arc<Version>; 1]> = SmallVec::from_buf([version]);
-            while let Some((_, _, version)) = loaded.next_if(|(_, other, _)| *other == key) {
-                versions.push(version);
+        debug_assert!(self.held.is_empty());
+        let Loaded { mut keys, mut versions } = std::mem::take(&mut self.loaded);
+        keys.sort_unstable_by(|(a_hash, a, _), (b_hash, b, _)| (a_hash, a).cmp(&(b_hash, b)));
+        let (mut entries, mut leftovers) = (Vec::with_capacity(keys.len()), Vec::new());
+        let mut keys = keys.into_iter().peekable();
+        while let Some((hash, key, at)) = keys.next() {
+            let first = |at: usize| Unpack { bytes: &versions[at..], actors: &self.actors }.next_with_bytes();
+            let mut record = at..at + first(at).map_or(0, |(bytes, _)| bytes.len());
+            let is_same = |(_, other, _): &(u64, Key, usize)| *other == key;
+            if keys.peek().is_some_and(is_same) {
+                let more = std::iter::from_fn(|| keys.next_if(is_same)).map(|(.., at)| at);
+                let all = std::iter::once(at).chain(more).filter_map(first);
+                let (kept, replaced) = resolve(all.map(|(_, packed)| packed.version()).collect());
+                record.start = versions.len();
+                kept.iter().for_each(|version| self.actors.pack(version, &mut versions));
+                record.end = versions.len();
+                if !replaced.is_empty() {
+                    leftovers.push((key.clone(), replaced));
+                }
             }
-            let (entry, replaced) = resolve(versions);
-            if !replaced.is_empty() {
-                leftovers.push((key.clone(), replaced));
-            }
-            let weight = self.totals.weigh(hash, &entry);
+            let weight = self.totals.weigh(hash, self.unpack(&versions[record.clone()]));
             self.totals.change(hash, &key, None, weight);
-            match entries.last_mut().filter(|(last, _)| *last == hash) {
-                Some((_, slots)) => slots.push((key, entry)),
-                None => entries.push((hash, SmallVec::from_buf([(key, entry)]))),
-            }
+            entries.push((key, record));
         }
-        self.names = by_name(entries.iter().flat_map(|(_, slots)| slots).map(|(key, _)| key));
-        self.entries = entries.into_iter().collect();
+        self.names = by_name(entries.iter().map(|(key, _)| key));
+        self.held = Leaves::build(entries.into_iter().map(|(key, record)| (key, &versions[record])));
         leftovers
     }
 
     /// Storage has it: it counts from now on, and what it covers is gone. Gives the version.
     pub(crate) fn complete(&mut self, key: &Key, dot: Dot) -> Option<Arc<Version>> {
-        self.change(key, |entry| {
-            let held = entry.iter_mut().find(|h| h.version.dot == dot)?;
-            held.stored = true;
-            let version = held.version.clone();
-            // A pending one that it covers went to storage before, and was removed there with it.
-            entry.retain(|h| !version.covers(h.version.dot));
-            #[cfg(turbopump_mutations)]
-            entry.retain(|h| h.version.dot == dot || !h.stored || !is_planted(Mutation::ForgottenSibling));
-            Some(version)
-        })
+        let version = self.pending(key).iter().find(|v| v.dot == dot)?.clone();
+        // A pending one that it covers went to storage before, and was removed there with it.
+        self.retain_pending(key, |v| v.dot != dot && !version.covers(v.dot));
+        #[cfg(turbopump_mutations)]
+        let keeps = |v: &Packed| !version.covers(v.dot) && !is_planted(Mutation::ForgottenSibling);
+        #[cfg(not(turbopump_mutations))]
+        let keeps = |v: &Packed| !version.covers(v.dot);
+        self.change(key, keeps, Some(&version));
+        Some(version)
     }
 
     /// Storage could not take it, or lost it.
     pub(crate) fn abort(&mut self, key: &Key, dot: Dot) {
-        self.change(key, |entry| entry.retain(|h| h.version.dot != dot));
+        self.retain_pending(key, |v| v.dot != dot);
+        self.change(key, |v| v.dot != dot, None);
     }
 
     /// Forgets the stored versions of a key and gives their names.
     pub(crate) fn forget(&mut self, key: &Key) -> Vec<Dot> {
-        let dots = self.stored(key).map(|v| v.dot).collect();
-        self.change(key, |entry| entry.retain(|h| !h.stored));
+        let dots = self.held(key).map(|v| v.dot).collect();
+        self.change(key, |_| false, None);
         dots
     }
 
@@ -341,20 +390,25 @@ impl Index {
         low: u64,
         high: u64,
     ) -> impl Iterator<Item = (u64, &Key, u64)> {
-        let slots = self.entries.range(low..=high).flat_map(|(hash, slots)| slots.iter().map(|s| (*hash, s)));
-        slots.filter_map(move |(hash, (key, entry))| {
-            let (tree, digest) = self.digest_of(hash, entry)?;
-            (tree == mirrors).then_some((hash, key, digest))
+        self.held.range(low, high).filter_map(move |(key, record)| {
+            let hash = key.hash64();
+            let weight = self.totals.weigh(hash, self.unpack(record))?;
+            (weight.tree == mirrors).then_some((hash, key, weight.digest))
         })
     }
 
     /// Up to `limit` keys in the order of their hashes, after the place `after`.
     pub(crate) fn walk(&self, after: Option<&(u64, Key)>, limit: usize) -> Vec<(u64, Key)> {
         let from = after.map_or(0, |(hash, _)| *hash);
-        let slots =
-            self.entries.range(from..).flat_map(|(hash, slots)| slots.iter().map(|(key, _)| (*hash, key)));
         let is_passed = |place: &(u64, &Key)| after.is_some_and(|(hash, key)| *place <= (*hash, key));
-        slots.skip_while(is_passed).take(limit).map(|(hash, key)| (hash, key.clone())).collect()
+        let held = self.held.range(from, u64::MAX).map(|(key, _)| (key.hash64(), key));
+        let pending = self.pending.range(from..);
+        let pending = pending.flat_map(|(hash, slots)| slots.iter().map(|(key, _)| (*hash, key)));
+        let mut places: Vec<(u64, &Key)> = held.skip_while(is_passed).take(limit).collect();
+        places.extend(pending.skip_while(is_passed).take(limit));
+        places.sort_unstable();
+        places.dedup();
+        places.into_iter().take(limit).map(|(hash, key)| (hash, key.clone())).collect()
     }
 
     /// Keys in the order of their names, from the prefix on and after `after`.
@@ -370,53 +424,67 @@ impl Index {
         while !name.is_char_boundary(end) {
             end -= 1;
         }
-        let from = Key::new(&name[..end]).map_or(Bound::Unbounded, Bound::Included);
-        let names = self.names.range((from, Bound::Unbounded));
+        let names = self.names.range(Key::new(&name[..end]).ok());
         names
             .skip_while(move |key| after.is_some_and(|after| key.as_str() <= after))
             .take_while(move |key| key.as_str().starts_with(prefix))
     }
 
-    fn entry(&self, key: &Key) -> &[Held] {
-        let slots = self.entries.get(&key.hash64());
+    fn held(&self, key: &Key) -> Unpack<'_> {
+        self.unpack(self.held.find(key))
+    }
+
+    fn unpack<'a>(&'a self, bytes: &'a [u8]) -> Unpack<'a> {
+        Unpack { bytes, actors: &self.actors }
+    }
+
+    fn pending(&self, key: &Key) -> &[Arc<Version>] {
+        let slots = self.pending.get(&key.hash64());
         let slot = slots.and_then(|slots| slots.iter().find(|(other, _)| other == key));
-        slot.map_or(&[], |(_, entry)| entry.as_slice())
+        slot.map_or(&[], |(_, versions)| versions)
     }
 
-    fn digest_of(&self, hash: u64, entry: &[Held]) -> Option<(Mirrors, u64)> {
-        self.totals.weigh(hash, entry).map(|weight| (weight.tree, weight.digest))
+    fn retain_pending(&mut self, key: &Key, keeps: impl Fn(&Version) -> bool) {
+        let Some(slots) = self.pending.get_mut(&key.hash64()) else { return };
+        slots.iter_mut().filter(|(other, _)| other == key).for_each(|(_, v)| v.retain(|v| keeps(v)));
+        slots.retain(|(_, versions)| !versions.is_empty());
+        if slots.is_empty() {
+            self.pending.remove(&key.hash64());
+        }
     }
 
-    /// Changes an entry and keeps totals and names true.
-    fn change<T>(&mut self, key: &Key, f: impl FnOnce(&mut Entry) -> T) -> T
-    where
-        T: Default,
-    {
-        let hash = key.hash64();
-        let Some(slots) = self.entries.get_mut(&hash) else { return T::default() };
-        let Some(at) = slots.iter().position(|(other, _)| other == key) else { return T::default() };
-        let entry = &mut slots[at].1;
-        let before = self.totals.weigh(hash, entry);
-        let result = f(entry);
-        let after = self.totals.weigh(hash, entry);
-        self.totals.change(hash, key, before, after);
-        if entry.is_empty() {
-            slots.remove(at);
-            self.names.remove(key);
-            if slots.is_empty() {
-                self.entries.remove(&hash);
+    /// Drops stored versions of a key, adds one, and keeps totals and names true.
+    fn change(&mut self, key: &Key, keeps: impl Fn(&Packed) -> bool, new: Option<&Version>) {
+        let Self { held, actors, scratch, totals, names, .. } = self;
+        let (hash, record) = (key.hash64(), held.find(key));
+        let (had_some, before) = (!record.is_empty(), totals.weigh(hash, Unpack { bytes: record, actors }));
+        scratch.clear();
+        let mut versions = Unpack { bytes: record, actors };
+        while let Some((bytes, version)) = versions.next_with_bytes() {
+            if keeps(&version) {
+                scratch.extend_from_slice(bytes);
             }
         }
-        result
+        new.iter().for_each(|version| actors.pack(version, scratch));
+        let after = totals.weigh(hash, Unpack { bytes: scratch, actors });
+        totals.change(hash, key, before, after);
+        if !scratch.is_empty() {
+            if held.set(key, scratch) {
+                names.insert(key);
+            }
+        } else if had_some {
+            held.remove(key);
+            names.remove(key);
+        }
     }
 }
 
 impl Totals {
     /// None where nothing is stored.
-    fn weigh(&self, hash: u64, entry: &[Held]) -> Option<Weight> {
+    fn weigh(&self, hash: u64, versions: Unpack<'_>) -> Option<Weight> {
         let (mut tree, mut digest, mut deleted_ms) = (None, 0_u64, 0);
         let (mut expires_ms, mut is_alive) = (None, false);
-        for version in entry.iter().filter(|h| h.stored).map(|h| &*h.version) {
+        for version in versions {
             tree = tree.max(Some(version.mirrors));
             digest = digest.wrapping_add(version_digest(hash, version.dot));
             match (version.kind, version.expires_ms) {
@@ -456,9 +524,9 @@ impl Totals {
     }
 }
 
-/// The keys as an ordered set. Most comparisons see only the first bytes behind what all names begin with:
+/// The keys in the order of their names. Most comparisons see only the first bytes behind what all names begin with:
 /// to look at the names themselves, wherever they lie in memory, takes many times as long.
-fn by_name<'a>(keys: impl Iterator<Item = &'a Key> + Clone) -> BTreeSet<Key> {
+fn by_name<'a>(keys: impl Iterator<Item = &'a Key> + Clone) -> Names {
     let bytes = |key: &'a Key| key.as_str().as_bytes();
     let first = keys.clone().next().map_or(&[][..], bytes);
     let alike = |key: &'a Key| first.iter().zip(bytes(key)).take_while(|(a, b)| a == b).count();
@@ -472,26 +540,26 @@ fn by_name<'a>(keys: impl Iterator<Item = &'a Key> + Clone) -> BTreeSet<Key> {
     };
     let mut named: Vec<(u128, &Key)> = keys.map(|key| (begin(key), key)).collect();
     named.sort_unstable();
-    named.into_iter().map(|(_, key)| key.clone()).collect()
+    Names::build(named.into_iter().map(|(_, key)| key.clone()).collect())
 }
 
 /// Of the stored versions of a key those that stay, and the names of those that another one replaced.
-fn resolve(versions: SmallVec<[Arc<Version>; 1]>) -> (Entry, Vec<Dot>) {
-    let (mut entry, mut replaced) = (Entry::new(), Vec::new());
+fn resolve(versions: Vec<Version>) -> (Vec<Version>, Vec<Dot>) {
+    let (mut kept, mut replaced): (Vec<Version>, Vec<Dot>) = (Vec::new(), Vec::new());
     for version in versions {
         let dot = version.dot;
-        if entry.iter().any(|h| h.version.dot == dot) {
+        if kept.iter().any(|v| v.dot == dot) {
             continue;
         }
-        if entry.iter().any(|h| h.version.covers(dot)) {
+        if kept.iter().any(|v| v.covers(dot)) {
             replaced.push(dot);
             continue;
         }
-        replaced.extend(entry.iter().map(|h| h.version.dot).filter(|dot| version.covers(*dot)));
-        entry.retain(|h| !version.covers(h.version.dot));
-        entry.push(Held { version, stored: true });
+        replaced.extend(kept.iter().map(|v| v.dot).filter(|dot| version.covers(*dot)));
+        kept.retain(|v| !version.covers(v.dot));
+        kept.push(version);
     }
-    (entry, replaced)
+    (kept, replaced)
 }
 
 impl Graves {
