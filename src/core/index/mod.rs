@@ -285,20 +285,21 @@ impl Index {
 
     /// What to do with `new`, which arrived from a client or a peer.
     pub(crate) fn judge(&self, key: &Key, new: &Version) -> Verdict {
-        let pending = self.pending(key);
-        if self.held(key).any(|v| v.dot == new.dot) {
+        let (held, pending) = (self.held(key), self.pending(key));
+        if { held }.any(|v| v.dot == new.dot) {
             return Verdict::Known;
         }
         if pending.iter().any(|v| v.dot == new.dot) {
             return Verdict::Pending;
         }
-        if self.replaced(key, new.dot) {
+        if { held }.any(|v| v.covers(new.dot)) {
             return Verdict::Known;
         }
         if let Some(version) = pending.iter().find(|v| v.covers(new.dot)) {
             return Verdict::Overtaken(version.dot);
         }
-        Verdict::New(self.dots(key).filter(|dot| new.covers(*dot)).collect())
+        let dots = held.map(|v| v.dot).chain(pending.iter().map(|v| v.dot));
+        Verdict::New(dots.filter(|dot| new.covers(*dot)).collect())
     }
 
     /// Notes a version that goes to storage now.
@@ -540,7 +541,7 @@ fn by_name<'a>(keys: impl Iterator<Item = &'a Key> + Clone) -> Names {
     };
     let mut named: Vec<(u128, &Key)> = keys.map(|key| (begin(key), key)).collect();
     named.sort_unstable();
-    Names::build(named.into_iter().map(|(_, key)| key.clone()).collect())
+    Names::build(&named.into_iter().map(|(_, key)| key).collect::<Vec<_>>())
 }
 
 /// Of the stored versions of a key those that stay, and the names of those that another one replaced.

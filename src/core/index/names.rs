@@ -2,8 +2,6 @@
 //!
 //! Invariants: no run is empty; a run holds names from its own lowest on, up to the next run's.
 
-use std::{collections::BTreeMap, ops::Bound};
-
 use thin_vec::ThinVec;
 
 use crate::model::Key;
@@ -15,30 +13,34 @@ const LOADED_KEYS: usize = 112;
 /// A run with fewer is joined with the next where both fit in one.
 const MIN_KEYS: usize = 32;
 
+/// Parts that a stretch is searched in.
+const WIDTH: usize = 12;
+
 /// See the [module](self).
 #[derive(Debug, Default)]
 pub(super) struct Names {
-    runs: BTreeMap<Key, ThinVec<Key>>,
+    /// Runs and the lowest name that each may have, by that.
+    runs: Vec<(Key, ThinVec<Key>)>,
 }
 
 impl Names {
     /// Those from `from` on; all of them where it is `None`.
     pub(super) fn range(&self, from: Option<Key>) -> impl Iterator<Item = &Key> {
-        let first = from.as_ref().and_then(|from| self.runs.range(..=from).next_back());
-        let begin = first.map_or(Bound::Unbounded, |(first, _)| Bound::Included(first));
-        let keys = self.runs.range((begin, Bound::Unbounded)).flat_map(|(_, run)| run);
+        let first = from.as_ref().map_or(0, |from| self.run_of(from));
+        let keys = self.runs[first..].iter().flat_map(|(_, run)| run);
         keys.skip_while(move |key| from.as_ref().is_some_and(|from| *key < from))
     }
 
     /// Takes in a key that is not here.
     pub(super) fn insert(&mut self, key: &Key) {
-        if self.runs.range(..=key).next().is_none() {
-            // It is the lowest of all.
-            let (_, first) = self.runs.pop_first().unwrap_or_else(|| (key.clone(), ThinVec::new()));
-            self.runs.insert(key.clone(), first);
+        let n = self.run_of(key);
+        let Some((low, run)) = self.runs.get_mut(n) else {
+            return self.runs.push((key.clone(), compact(std::iter::once(key.clone()))));
+        };
+        if key < low {
+            *low = key.clone();
         }
-        let Some((_, run)) = self.runs.range_mut(..=key).next_back() else { return };
-        let at = run.partition_point(|other| other < key);
+        let at = first_not(run, |other| other < key);
         if run.len() == run.capacity() {
             run.reserve_exact(run.len() / 8 + 4);
         }
@@ -46,40 +48,55 @@ impl Names {
         if run.len() > MAX_KEYS {
             let upper = compact(run.drain(MAX_KEYS / 2..));
             run.shrink_to_fit();
-            self.runs.insert(upper[0].clone(), upper);
+            self.runs.insert(n + 1, (upper[0].clone(), upper));
         }
     }
 
     /// Drops a key.
     pub(super) fn remove(&mut self, key: &Key) {
-        let Some((low, run)) = self.runs.range_mut(..=key).next_back() else { return };
-        let Ok(at) = run.binary_search(key) else { return };
+        let n = self.run_of(key);
+        let Some((_, run)) = self.runs.get_mut(n) else { return };
+        let at = first_not(run, |other| other < key);
+        if run.get(at) != Some(key) {
+            return;
+        }
         run.remove(at);
-        if run.len() < MIN_KEYS {
-            let low = low.clone();
-            self.join(&low);
+        if run.is_empty() {
+            self.runs.remove(n);
+        } else if run.len() < MIN_KEYS
+            && let Some([(_, run), (_, next)]) = self.runs.get(n..n + 2)
+            && run.len() + next.len() <= MAX_KEYS / 2
+        {
+            self.runs[n].1 = compact(run.iter().chain(next).cloned());
+            self.runs.remove(n + 1);
         }
     }
 
     /// Of keys in order.
-    pub(super) fn build(keys: Vec<Key>) -> Self {
-        let runs = keys.chunks(LOADED_KEYS).map(|keys| (keys[0].clone(), compact(keys.iter().cloned())));
-        Self { runs: runs.collect() }
+    pub(super) fn build(keys: &[&Key]) -> Self {
+        let run = |keys: &[&Key]| (keys[0].clone(), compact(keys.iter().copied().cloned()));
+        Self { runs: keys.chunks(LOADED_KEYS).map(run).collect() }
     }
 
-    fn join(&mut self, low: &Key) {
-        let Some(run) = self.runs.get(low) else { return };
-        let next = self.runs.range((Bound::Excluded(low), Bound::Unbounded)).next();
-        match next.filter(|(_, other)| run.len() + other.len() <= MAX_KEYS / 2) {
-            Some((next, other)) => {
-                let (next, joined) = (next.clone(), compact(run.iter().chain(other).cloned()));
-                self.runs.remove(&next);
-                self.runs.insert(low.clone(), joined);
-            }
-            None if run.is_empty() => _ = self.runs.remove(low),
-            None => {}
-        }
+    /// The run that may have a name: the first where it is lower than all.
+    fn run_of(&self, key: &Key) -> usize {
+        first_not(&self.runs, |(low, _)| low <= key).saturating_sub(1)
     }
+}
+
+/// As `partition_point`, with comparisons that need not wait for each other: names lie all over memory, so
+/// that the processor had to wait for most of those that a bisection looks at, one after the other.
+fn first_not<T>(all: &[T], is_before: impl Fn(&T) -> bool) -> usize {
+    let (mut begin, mut end) = (0, all.len());
+    while begin < end {
+        let step = (end - begin).div_ceil(WIDTH);
+        let last = |begin: usize| (begin + step).min(end) - 1;
+        while begin < end && is_before(&all[last(begin)]) {
+            begin = last(begin) + 1;
+        }
+        end = if begin < end { last(begin) } else { end };
+    }
+    begin
 }
 
 /// With no room to spare.
@@ -99,6 +116,14 @@ mod tests {
 
     fn key(n: u16) -> Key {
         Key::new(n.to_string()).unwrap()
+    }
+
+    #[test]
+    fn the_first_that_is_not_before_is_found() {
+        for len in 0..400 {
+            let all: Vec<usize> = (0..len).collect();
+            (0..=len).for_each(|at| assert_eq!(first_not(&all, |n| *n < at), at, "of {len}"));
+        }
     }
 
     proptest! {
@@ -123,10 +148,10 @@ mod tests {
             let check = |names: &Names, model: &BTreeSet<Key>| {
                 assert!(names.range(from.clone()).eq(model.iter().filter(behind)));
                 assert!(names.range(None).eq(model));
-                assert!(names.runs.values().all(|run| !run.is_empty() && run.len() <= MAX_KEYS));
+                assert!(names.runs.iter().all(|(_, run)| !run.is_empty() && run.len() <= MAX_KEYS));
             };
             check(&names, &model);
-            check(&Names::build(model.iter().cloned().collect()), &model);
+            check(&Names::build(&model.iter().collect::<Vec<_>>()), &model);
             model.iter().for_each(|key| names.remove(key));
             prop_assert!(names.runs.is_empty());
             (0..900).rev().for_each(|n| names.insert(&Key::new(format!("{n:04}")).unwrap()));

@@ -151,7 +151,7 @@ impl<'a> Iterator for Unpack<'a> {
             len: take(bytes),
             digest: cut(bytes, DIGEST_BYTES),
             seal: if is(SEAL) { cut(bytes, SEAL_BYTES) } else { &[] },
-            context: if is(CONTEXT) { cut_long(bytes) } else { &[] },
+            context: if is(CONTEXT) { cut_counted(bytes) } else { &[] },
             actors,
         })
     }
@@ -220,6 +220,7 @@ pub(super) fn put(number: u64, out: &mut Vec<u8>) {
 }
 
 /// Takes a number that [`put`] wrote.
+#[inline]
 pub(super) fn take(bytes: &mut &[u8]) -> u64 {
     if let Some((&low, rest)) = bytes.split_first()
         && low < 0x80
@@ -233,11 +234,12 @@ pub(super) fn take(bytes: &mut &[u8]) -> u64 {
 }
 
 /// Takes bytes whose number stands in front of them.
-pub(super) fn cut_long<'a>(bytes: &mut &'a [u8]) -> &'a [u8] {
+fn cut_counted<'a>(bytes: &mut &'a [u8]) -> &'a [u8] {
     let len = take(bytes) as usize;
     cut(bytes, len)
 }
 
+#[inline]
 fn cut<'a>(bytes: &mut &'a [u8], len: usize) -> &'a [u8] {
     let (cut, rest) = bytes.split_at(len);
     *bytes = rest;
