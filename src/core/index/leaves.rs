@@ -147,7 +147,7 @@ impl Leaves {
 
 /// The leaf that has a hash, if any has. Hashes lie evenly, so it is nearly always close to where it should be.
 fn leaf_of(leaves: &[(u64, Leaf)], hash: u64) -> Option<usize> {
-    let mut n = (u128::from(hash << GROUP_BITS) * leaves.len() as u128 >> u64::BITS) as usize;
+    let mut n = ((u128::from(hash << GROUP_BITS) * leaves.len() as u128) >> u64::BITS) as usize;
     for _ in 0..NEAR {
         if leaves.get(n)?.0 > hash {
             n = n.checked_sub(1)?;
