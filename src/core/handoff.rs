@@ -182,9 +182,8 @@ impl Core {
     /// Drops what nobody said may go.
     #[cfg(turbopump_mutations)]
     pub(super) fn drop_old_tombstones(&mut self) {
-        let old = |v: &Arc<Version>| {
-            v.kind == crate::model::Kind::Tombstone && v.written_ms + 1_000 < self.now.wall_ms
-        };
+        let old =
+            |v: Version| v.kind == crate::model::Kind::Tombstone && v.written_ms + 1_000 < self.now.wall_ms;
         let is_old = |key: &&Key| !self.index.has_pending(key) && self.index.stored(key).all(old);
         let keys: Vec<Key> = self.index.names("", None).filter(is_old).cloned().collect();
         keys.iter().for_each(|key| _ = self.drop_copies(key));

@@ -69,6 +69,11 @@ impl Leaves {
         leaf.and_then(|leaf| leaf.find(key).map(|(_, place)| leaf.record(place))).unwrap_or_default()
     }
 
+    /// All keys, by hash and name, and what is kept of each.
+    pub(super) fn all(&self) -> impl Iterator<Item = (&Key, &[u8])> + Clone {
+        self.groups.iter().flatten().flat_map(|(_, leaf)| leaf.entries())
+    }
+
     /// Keys whose hash is in `low..=high`, by hash and name, and what is kept of each.
     pub(super) fn range(&self, low: u64, high: u64) -> impl Iterator<Item = (&Key, &[u8])> {
         let from = move |leaves: &[(u64, Leaf)]| leaf_of(leaves, low).unwrap_or(0);
@@ -118,30 +123,41 @@ impl Leaves {
             leaves.remove(n + 1);
         }
     }
+}
 
-    /// Of keys in the order of their hashes and names, and what is to be kept of each.
-    pub(super) fn build<'a>(entries: impl Iterator<Item = (Key, &'a [u8])>) -> Self {
-        let (mut all, mut leaf) = (Self::default(), Builder::default());
-        for (key, record) in entries {
-            if let Some(last) = leaf.keys.last().map(Key::hash64) {
-                let has_room = leaf.keys.len() < LOADED_KEYS && leaf.records.len() < MAX_BYTES;
-                if group(last) != group(key.hash64()) || !has_room && last != key.hash64() {
-                    all.push(std::mem::take(&mut leaf));
-                }
-            }
-            leaf.add(key, record);
+/// Fills leaves with keys in the order of their hashes and names.
+#[derive(Default)]
+pub(super) struct Filler {
+    full: Leaves,
+    leaf: Builder,
+    last: u64,
+}
+
+impl Filler {
+    /// The next key, which has this hash, and what is to be kept of it.
+    pub(super) fn push(&mut self, hash: u64, key: Key, record: &[u8]) {
+        let has_room = self.leaf.keys.len() < LOADED_KEYS && self.leaf.records.len() < MAX_BYTES;
+        if group(self.last) != group(hash) || !has_room && self.last != hash {
+            self.close();
         }
-        if !leaf.keys.is_empty() {
-            all.push(leaf);
-        }
-        all.groups.iter_mut().for_each(|leaves| leaves.shrink_to_fit());
-        all
+        self.last = hash;
+        self.leaf.add(hash, key, record);
     }
 
-    fn push(&mut self, leaf: Builder) {
-        self.count += leaf.keys.len();
-        let (low, leaf) = leaf.leaf();
-        self.groups[group(low)].push((low, leaf));
+    /// All of them.
+    pub(super) fn leaves(mut self) -> Leaves {
+        self.close();
+        self.full.groups.iter_mut().for_each(|leaves| leaves.shrink_to_fit());
+        self.full
+    }
+
+    fn close(&mut self) {
+        if self.leaf.keys.is_empty() {
+            return;
+        }
+        self.full.count += self.leaf.keys.len();
+        let (low, leaf) = std::mem::take(&mut self.leaf).leaf();
+        self.full.groups[group(low)].push((low, leaf));
     }
 }
 
@@ -173,6 +189,9 @@ fn tag(hash: u64) -> [u8; TAG_BYTES] {
 #[derive(Default)]
 struct Builder {
     keys: Vec<Key>,
+    /// The lowest hash.
+    low: u64,
+    tags: Vec<u8>,
     lens: Vec<u8>,
     records: Vec<u8>,
 }
@@ -180,12 +199,16 @@ struct Builder {
 impl Builder {
     fn of<'a>(entries: impl Iterator<Item = (&'a Key, &'a [u8])>) -> Self {
         let mut builder = Self::default();
-        entries.for_each(|(key, record)| builder.add(key.clone(), record));
+        entries.for_each(|(key, record)| builder.add(key.hash64(), key.clone(), record));
         builder
     }
 
-    fn add(&mut self, key: Key, record: &[u8]) {
+    fn add(&mut self, hash: u64, key: Key, record: &[u8]) {
+        if self.keys.is_empty() {
+            self.low = hash;
+        }
         self.keys.push(key);
+        self.tags.extend_from_slice(&tag(hash));
         self.lens.push(short_len(record));
         self.records.extend_from_slice(&front(record));
         self.records.extend_from_slice(record);
@@ -193,12 +216,12 @@ impl Builder {
 
     fn leaf(self) -> (u64, Leaf) {
         let mut bytes = ThinVec::with_capacity((TAG_BYTES + 1) * self.keys.len() + self.records.len());
-        bytes.extend(self.keys.iter().flat_map(|key| tag(key.hash64())));
+        bytes.extend_from_slice(&self.tags);
         bytes.extend_from_slice(&self.lens);
         bytes.extend_from_slice(&self.records);
         let mut keys = ThinVec::with_capacity(self.keys.len());
         keys.extend(self.keys);
-        (keys[0].hash64(), Leaf { keys, bytes })
+        (self.low, Leaf { keys, bytes })
     }
 }
 
@@ -216,7 +239,7 @@ fn front(record: &[u8]) -> Vec<u8> {
 }
 
 impl Leaf {
-    fn entries(&self) -> impl Iterator<Item = (&Key, &[u8])> {
+    fn entries(&self) -> impl Iterator<Item = (&Key, &[u8])> + Clone {
         let mut begin = self.begin(0);
         self.keys.iter().zip(self.lens()).map(move |(key, len)| {
             let place = begin..self.end(begin, *len);
@@ -370,6 +393,7 @@ mod tests {
 
     fn check(leaves: &Leaves, model: &BTreeMap<(u64, Key), Vec<u8>>) {
         let all: Vec<(&Key, &[u8])> = leaves.range(0, u64::MAX).collect();
+        assert!(leaves.all().eq(all.iter().copied()));
         assert_eq!(all, model.iter().map(|((_, key), bytes)| (key, &bytes[..])).collect::<Vec<_>>());
         model.iter().for_each(|((_, key), bytes)| assert_eq!(leaves.find(key), bytes));
         assert_eq!(leaves.count, model.len());
@@ -405,8 +429,9 @@ mod tests {
                 }
             }
             check(&leaves, &model);
-            let built = Leaves::build(model.iter().map(|((_, key), bytes)| (key.clone(), &bytes[..])));
-            check(&built, &model);
+            let mut filler = Filler::default();
+            model.iter().for_each(|((hash, key), bytes)| filler.push(*hash, key.clone(), bytes));
+            check(&filler.leaves(), &model);
             model.into_keys().for_each(|(_, key)| leaves.remove(&key));
             prop_assert!(leaves.is_empty());
         }

@@ -31,7 +31,7 @@ use crate::{
     partition::PartitionCount,
 };
 
-use leaves::Leaves;
+use leaves::{Filler, Leaves};
 use names::Names;
 use packed::{Actors, Packed, Unpack};
 
@@ -72,6 +72,8 @@ struct Loaded {
     /// The hash of the key, the key, and where its version begins.
     keys: Vec<(u64, Key, usize)>,
     versions: Vec<u8>,
+    /// Bytes with which all names begin.
+    common: usize,
 }
 
 /// What all keys with stored versions add up to.
@@ -206,7 +208,7 @@ impl Index {
 
     /// All stored versions of all keys.
     pub(crate) fn everything(&self) -> impl Iterator<Item = Version> {
-        self.held.range(0, u64::MAX).flat_map(|(_, record)| self.unpack(record)).map(|v| v.version())
+        self.held.all().flat_map(|(_, record)| self.unpack(record)).map(|v| v.version())
     }
 
     /// The stored version of a key with that name.
@@ -314,8 +316,13 @@ impl Index {
     /// Takes in a version that storage held when the node started. It counts once
     /// [`finish_load`](Self::finish_load) was called.
     pub(crate) fn load(&mut self, key: &Key, version: &Version) {
-        self.loaded.keys.push((key.hash64(), key.clone(), self.loaded.versions.len()));
-        self.actors.pack(version, &mut self.loaded.versions);
+        let Loaded { keys, versions, common } = &mut self.loaded;
+        *common = keys.first().map_or(key.as_str().len(), |(_, first, _)| {
+            let pairs = first.as_str().bytes().zip(key.as_str().bytes()).take(*common);
+            pairs.take_while(|(a, b)| a == b).count()
+        });
+        keys.push((key.hash64(), key.clone(), versions.len()));
+        self.actors.pack(version, versions);
     }
 
     /// All that storage held has come; nothing else is here yet. Gives what turns out to be replaced: what a
@@ -325,31 +332,31 @@ impl Index {
     /// the time that one insertion after the other does, and leaves no gaps.
     pub(crate) fn finish_load(&mut self) -> Vec<(Key, Vec<Dot>)> {
         debug_assert!(self.held.is_empty());
-        let Loaded { mut keys, mut versions } = std::mem::take(&mut self.loaded);
+        let Loaded { mut keys, versions, common } = std::mem::take(&mut self.loaded);
         keys.sort_unstable_by(|(a_hash, a, _), (b_hash, b, _)| (a_hash, a).cmp(&(b_hash, b)));
-        let (mut entries, mut leftovers) = (Vec::with_capacity(keys.len()), Vec::new());
+        let (mut held, mut leftovers) = (Filler::default(), Vec::new());
         let mut keys = keys.into_iter().peekable();
         while let Some((hash, key, at)) = keys.next() {
             let first = |at: usize| Unpack { bytes: &versions[at..], actors: &self.actors }.next_with_bytes();
-            let mut record = at..at + first(at).map_or(0, |(bytes, _)| bytes.len());
+            let mut record = first(at).map_or(&[][..], |(bytes, _)| bytes);
             let is_same = |(_, other, _): &(u64, Key, usize)| *other == key;
             if keys.peek().is_some_and(is_same) {
                 let more = std::iter::from_fn(|| keys.next_if(is_same)).map(|(.., at)| at);
                 let all = std::iter::once(at).chain(more).filter_map(first);
                 let (kept, replaced) = resolve(all.map(|(_, packed)| packed.version()).collect());
-                record.start = versions.len();
-                kept.iter().for_each(|version| self.actors.pack(version, &mut versions));
-                record.end = versions.len();
+                self.scratch.clear();
+                kept.iter().for_each(|version| self.actors.pack(version, &mut self.scratch));
+                record = &self.scratch;
                 if !replaced.is_empty() {
                     leftovers.push((key.clone(), replaced));
                 }
             }
-            let weight = self.totals.weigh(hash, self.unpack(&versions[record.clone()]));
+            let weight = self.totals.weigh(hash, Unpack { bytes: record, actors: &self.actors });
             self.totals.change(hash, &key, None, weight);
-            entries.push((key, record));
+            held.push(hash, key, record);
         }
-        self.names = by_name(entries.iter().map(|(key, _)| key));
-        self.held = Leaves::build(entries.into_iter().map(|(key, record)| (key, &versions[record])));
+        self.held = held.leaves();
+        self.names = by_name(self.held.all().map(|(key, _)| key), common);
         leftovers
     }
 
@@ -525,16 +532,13 @@ impl Totals {
     }
 }
 
-/// The keys in the order of their names. Most comparisons see only the first bytes behind what all names begin with:
-/// to look at the names themselves, wherever they lie in memory, takes many times as long.
-fn by_name<'a>(keys: impl Iterator<Item = &'a Key> + Clone) -> Names {
-    let bytes = |key: &'a Key| key.as_str().as_bytes();
-    let first = keys.clone().next().map_or(&[][..], bytes);
-    let alike = |key: &'a Key| first.iter().zip(bytes(key)).take_while(|(a, b)| a == b).count();
-    let common = keys.clone().map(alike).min().unwrap_or(0);
+/// The keys in the order of their names, which all begin with the same `common` bytes. Most comparisons see
+/// only the first bytes behind those: to look at the names themselves, wherever they lie in memory,
+/// takes many times as long.
+fn by_name<'a>(keys: impl Iterator<Item = &'a Key>, common: usize) -> Names {
     let begin = |key: &'a Key| {
         let mut begin = [0; 16];
-        let rest = &bytes(key)[common..];
+        let rest = &key.as_str().as_bytes()[common..];
         let len = rest.len().min(begin.len());
         begin[..len].copy_from_slice(&rest[..len]);
         u128::from_be_bytes(begin)
