@@ -29,7 +29,7 @@ use std::{
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use support::{
     Answer, Client,
-    cluster::{Cluster, SLACK, UDP, UDT, scaled},
+    cluster::{Cluster, QUIC, SLACK, UDP, UDT, scaled},
     history::{Operation, Read, What, Write, reversals, violations},
     network::Network,
     until,
@@ -300,6 +300,11 @@ fn of_three_nodes_one_is_killed_and_quorum_keeps_its_word() {
 }
 
 #[test]
+fn of_three_nodes_one_is_killed_and_quorum_keeps_its_word_over_quic() {
+    quorum_keeps_its_word("3 nodes, kill -9, QUIC", Cluster::start(3, &buffered(QUIC)), kill);
+}
+
+#[test]
 fn of_three_nodes_one_is_frozen_and_quorum_keeps_its_word() {
     quorum_keeps_its_word("3 nodes, SIGSTOP, UDT", Cluster::start(3, &buffered(UDT)), freeze);
 }
@@ -314,6 +319,13 @@ fn of_three_nodes_one_is_cut_off_and_quorum_keeps_its_word() {
     let Some(network) = Network::try_new(3) else { return };
     let cluster = Cluster::start_in(Some(network), 3, &buffered(UDP));
     quorum_keeps_its_word("3 nodes, partition, UDP", cluster, cut);
+}
+
+#[test]
+fn of_three_nodes_one_is_cut_off_and_quorum_keeps_its_word_over_quic() {
+    let Some(network) = Network::try_new(3) else { return };
+    let cluster = Cluster::start_in(Some(network), 3, &buffered(QUIC));
+    quorum_keeps_its_word("3 nodes, partition, QUIC", cluster, cut);
 }
 
 #[test]
