@@ -3,7 +3,7 @@
 //! A leaf holds up to [`MAX_KEYS`] neighbours: their names, and one run of bytes that begins with a tag of
 //! each key, the next bits of its hash, by which it is found without a look at the names, and goes on with the
 //! length of what is kept of each, and with that. So a key costs a reference to its name, a few bytes, and
-//! its part of a leaf's slack, and to find one touches the leaf and nothing else.
+//! its part of a leaf's slack, and to find one touches the leaf, and of the names that of the key alone.
 //!
 //! ```text
 //! first bits of a hash, lowest hash ──> [key key key ...] [tag tag tag ... | len len len ... | bytes ...]
@@ -66,7 +66,7 @@ impl Leaves {
     pub(super) fn find(&self, key: &Key) -> &[u8] {
         let leaves = &self.groups[group(key.hash64())];
         let leaf = leaf_of(leaves, key.hash64()).map(|n| &leaves[n].1);
-        leaf.and_then(|leaf| leaf.find(key).map(|(_, place)| leaf.record(place))).unwrap_or_default()
+        leaf.and_then(|leaf| leaf.search(key).ok().map(|at| leaf.record(leaf.place(at)))).unwrap_or_default()
     }
 
     /// All keys, by hash and name, and what is kept of each.
@@ -110,8 +110,8 @@ impl Leaves {
         let leaves = &mut self.groups[group(key.hash64())];
         let Some(n) = leaf_of(leaves, key.hash64()) else { return };
         let leaf = &mut leaves[n].1;
-        let Some((at, place)) = leaf.find(key) else { return };
-        leaf.remove(at, place);
+        let Ok(at) = leaf.search(key) else { return };
+        leaf.remove(at);
         self.count -= 1;
         if leaf.keys.is_empty() {
             leaves.remove(n);
@@ -189,8 +189,6 @@ fn tag(hash: u64) -> [u8; TAG_BYTES] {
 #[derive(Default)]
 struct Builder {
     keys: Vec<Key>,
-    /// The lowest hash.
-    low: u64,
     tags: Vec<u8>,
     lens: Vec<u8>,
     records: Vec<u8>,
@@ -204,9 +202,6 @@ impl Builder {
     }
 
     fn add(&mut self, hash: u64, key: Key, record: &[u8]) {
-        if self.keys.is_empty() {
-            self.low = hash;
-        }
         self.keys.push(key);
         self.tags.extend_from_slice(&tag(hash));
         self.lens.push(short_len(record));
@@ -221,7 +216,7 @@ impl Builder {
         bytes.extend_from_slice(&self.records);
         let mut keys = ThinVec::with_capacity(self.keys.len());
         keys.extend(self.keys);
-        (self.low, Leaf { keys, bytes })
+        (keys[0].hash64(), Leaf { keys, bytes })
     }
 }
 
@@ -256,22 +251,27 @@ impl Leaf {
         &self.bytes[TAG_BYTES * self.keys.len()..][..self.keys.len()]
     }
 
-    /// Which of the keys it is, and where its record is, with what stands in front of it.
-    fn find(&self, key: &Key) -> Option<(usize, Range<usize>)> {
+    /// Which of the keys it is; where it would have to stand, if it is none of them.
+    fn search(&self, key: &Key) -> Result<usize, usize> {
         let (tags, tag) = (self.tags(), tag(key.hash64()));
-        let first = tags.partition_point(|other| *other < tag);
-        let at = (first..tags.len()).take_while(|at| tags[*at] == tag).find(|at| self.keys[*at] == *key)?;
-        let begin = self.begin(at);
-        Some((at, begin..self.end(begin, self.lens()[at])))
+        let mut at = tags.partition_point(|other| *other < tag);
+        while tags.get(at) == Some(&tag) {
+            let other = &self.keys[at];
+            if other == key {
+                return Ok(at);
+            }
+            if (other.hash64(), other) > (key.hash64(), key) {
+                break;
+            }
+            at += 1;
+        }
+        Err(at)
     }
 
-    /// Where a key has to stand that is not here.
-    fn place(&self, key: &Key) -> usize {
-        let (tags, tag) = (self.tags(), tag(key.hash64()));
-        let first = tags.partition_point(|other| *other < tag);
-        let same = tags[first..].iter().take_while(|other| **other == tag).count();
-        let is_before = |other: &Key| (other.hash64(), other) < (key.hash64(), key);
-        first + self.keys[first..first + same].partition_point(is_before)
+    /// Where the record of the key at `at` is, with what stands in front of it.
+    fn place(&self, at: usize) -> Range<usize> {
+        let begin = self.begin(at);
+        begin..self.end(begin, self.lens()[at])
     }
 
     /// Where the record of the key at `at` begins; the end where there is none.
@@ -299,24 +299,25 @@ impl Leaf {
     }
 
     fn set(&mut self, key: &Key, record: &[u8]) -> bool {
-        let found = self.find(key);
-        let is_new = found.is_none();
-        let count = self.keys.len();
-        let (at, place) = found.unwrap_or_else(|| {
-            let at = self.place(key);
-            let begin = self.begin(at);
-            (at, begin..begin)
-        });
-        self.splice(place.start..place.end, record);
+        let (found, count) = (self.search(key), self.keys.len());
+        let (at, place) = match found {
+            Ok(at) => (at, self.place(at)),
+            Err(at) => {
+                let begin = self.begin(at);
+                (at, begin..begin)
+            }
+        };
+        let start = place.start;
+        self.splice(place, record);
         let front = front(record);
         if !front.is_empty() {
-            self.splice(place.start..place.start, &front);
-        }
-        if !is_new {
-            self.bytes[TAG_BYTES * count + at] = short_len(record);
-            return false;
+            self.splice(start..start, &front);
         }
         let (len, begin) = (TAG_BYTES * count + at, TAG_BYTES * at);
+        if found.is_ok() {
+            self.bytes[len] = short_len(record);
+            return false;
+        }
         self.splice(len..len, &[short_len(record)]);
         self.splice(begin..begin, &tag(key.hash64()));
         if count == self.keys.capacity() {
@@ -326,9 +327,9 @@ impl Leaf {
         true
     }
 
-    fn remove(&mut self, at: usize, place: Range<usize>) {
+    fn remove(&mut self, at: usize) {
         let count = self.keys.len();
-        self.splice(place, &[]);
+        self.splice(self.place(at), &[]);
         let (len, begin) = (TAG_BYTES * count + at, TAG_BYTES * at);
         self.splice(len..len + 1, &[]);
         self.splice(begin..begin + TAG_BYTES, &[]);
@@ -445,6 +446,28 @@ mod tests {
             wanted.retain(|hash| (low..=high).contains(hash));
             wanted.sort_unstable();
             prop_assert_eq!(found, wanted);
+        }
+    }
+
+    #[test]
+    fn keys_with_one_tag_are_told_apart() {
+        let mut by_tag: BTreeMap<(usize, [u8; TAG_BYTES]), Vec<Key>> = BTreeMap::new();
+        for n in 0..40_000 {
+            by_tag.entry((group(key(n).hash64()), tag(key(n).hash64()))).or_default().push(key(n));
+        }
+        let alike: Vec<Key> = by_tag.into_values().filter(|keys| keys.len() > 1).flatten().collect();
+        assert!(alike.len() > 8, "{}", alike.len());
+        for keys in [alike.clone(), alike.iter().rev().cloned().collect()] {
+            let (mut leaves, mut model) = (Leaves::default(), BTreeMap::new());
+            for key in &keys {
+                assert!(leaves.find(key).is_empty());
+                let bytes = key.as_str().as_bytes().to_vec();
+                assert!(leaves.set(key, &bytes) && !leaves.set(key, &bytes));
+                model.insert((key.hash64(), key.clone()), bytes);
+            }
+            check(&leaves, &model);
+            keys.iter().for_each(|key| leaves.remove(key));
+            assert!(leaves.is_empty());
         }
     }
 }
