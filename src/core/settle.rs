@@ -72,8 +72,7 @@ impl Core {
     fn is_settled(&self, read: &ReadOperation) -> bool {
         let has = |id: &NodeId, dot: Dot| {
             let told = read.answers.iter().any(|(node, dots)| node == id && dots.contains(&dot));
-            told || (*id == self.me
-                && (self.index.holds(&read.key, dot) || self.index.replaced(&read.key, dot)))
+            told || (*id == self.me && self.index.knows(&read.key, dot))
         };
         read.found.records().iter().all(|record| {
             let owners = self.placement.owners(read.key.hash64(), record.version.mirrors);

@@ -230,10 +230,10 @@ impl Core {
 
     pub(super) fn on_fetch(&mut self, from: NodeId, tag: u64, key: Key, dot: Dot, offset: u64, len: u32) {
         let len = (len as usize).min(self.piece_bytes());
-        let is_coming = self.index.has_pending(&key) && self.index.dots(&key).any(|d| d == dot);
         let is_busy = self.transfers.serving * self.piece_bytes() >= MAX_SERVED_BYTES || self.is_disk_busy();
         let is_here = self.index.holds(&key, dot);
-        if is_busy || (is_coming && !is_here) {
+        let is_coming = !is_here && self.index.dots(&key).any(|d| d == dot);
+        if is_busy || is_coming {
             return; // It asks again.
         }
         if !is_here || self.is_doubted(&key) {

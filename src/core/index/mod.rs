@@ -169,7 +169,7 @@ impl Index {
 
     /// The digest of a key of which nothing is left but tombstones and what has expired.
     pub(crate) fn grave_digest(&self, key: &Key, wall_ms: u64) -> Option<u64> {
-        let is_dead = !self.has_pending(key) && self.held(key).all(|v| !v.is_live(wall_ms));
+        let is_dead = !self.has_pending(key) && self.stored(key).all(|v| !v.is_live(wall_ms));
         self.totals.weigh(key.hash64(), self.held(key)).filter(|_| is_dead).map(|weight| weight.digest)
     }
 
@@ -224,6 +224,11 @@ impl Index {
     /// Whether something stored replaced the version of a key with that name.
     pub(crate) fn replaced(&self, key: &Key, dot: Dot) -> bool {
         self.held(key).any(|v| v.covers(dot))
+    }
+
+    /// Whether the version of a key with that name, or what replaced it, is stored.
+    pub(crate) fn knows(&self, key: &Key, dot: Dot) -> bool {
+        self.held(key).any(|v| v.dot == dot || v.covers(dot))
     }
 
     /// Whether the version of a key with that name, or what replaced it, is on its way to storage.
@@ -365,10 +370,13 @@ impl Index {
         let version = self.pending(key).iter().find(|v| v.dot == dot)?.clone();
         // A pending one that it covers went to storage before, and was removed there with it.
         self.retain_pending(key, |v| v.dot != dot && !version.covers(v.dot));
-        #[cfg(turbopump_mutations)]
-        let keeps = |v: &Packed| !version.covers(v.dot) && !is_planted(Mutation::ForgottenSibling);
-        #[cfg(not(turbopump_mutations))]
-        let keeps = |v: &Packed| !version.covers(v.dot);
+        let keeps = |v: &Packed| {
+            #[cfg(turbopump_mutations)]
+            if is_planted(Mutation::ForgottenSibling) {
+                return false;
+            }
+            !version.covers(v.dot)
+        };
         self.change(key, keeps, Some(&version));
         Some(version)
     }

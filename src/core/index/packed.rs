@@ -174,11 +174,6 @@ impl Packed<'_> {
         self.ranges().for_each(|(actor, low, high)| known.add(actor, low, high));
     }
 
-    /// Whether a reader at `wall_ms` gets a value from it.
-    pub(super) fn is_live(&self, wall_ms: u64) -> bool {
-        self.kind == Kind::Value && self.expires_ms.is_none_or(|at_ms| at_ms > wall_ms)
-    }
-
     /// The whole version.
     pub(super) fn version(&self) -> Version {
         let mut context = Context::EMPTY;
@@ -289,7 +284,7 @@ mod tests {
                 packed.tell(&mut known);
                 seen.see(version);
                 prop_assert_eq!(known, seen);
-                prop_assert_eq!(packed.is_live(at), version.is_live(at));
+                prop_assert_eq!(packed.version().is_live(at), version.is_live(at));
                 for (actor, low, high) in version.context.ranges() {
                     for counter in [low, low + 1, high, high.saturating_add(1), at] {
                         let dot = Dot { actor, counter };
