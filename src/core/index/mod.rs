@@ -14,26 +14,24 @@
 mod leaves;
 mod names;
 mod packed;
+mod totals;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    ops::Bound,
-    sync::Arc,
-};
+use std::{collections::BTreeMap, ops::Bound, sync::Arc};
 
 use smallvec::SmallVec;
 
 #[cfg(turbopump_mutations)]
 use crate::mutation::{Mutation, is_planted};
 use crate::{
-    digest::{Trees, version_digest},
-    model::{Context, Dot, Key, Kind, MAX_KEY_BYTES, Mirrors, Version},
+    digest::Trees,
+    model::{Context, Dot, Key, MAX_KEY_BYTES, Mirrors, Version},
     partition::PartitionCount,
 };
 
 use leaves::{Filler, Leaves};
 use names::Names;
 use packed::{Actors, Packed, Unpack};
+use totals::{Place, Totals};
 
 /// The pending versions of the keys with one hash, in the order of their names.
 type Pending = SmallVec<[(Key, SmallVec<[Arc<Version>; 1]>); 1]>;
@@ -76,41 +74,6 @@ struct Loaded {
     common: usize,
 }
 
-/// What all keys with stored versions add up to.
-#[derive(Debug)]
-struct Totals {
-    trees: Trees,
-    partitions: PartitionCount,
-    everywhere: bool,
-    stored_keys: usize,
-    graves: Graves,
-}
-
-/// What the stored versions of one key add to the totals.
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct Weight {
-    tree: Mirrors,
-    digest: u64,
-    grave: Option<Grave>,
-}
-
-/// A key without a value is deleted since, or expires at.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Grave {
-    Deleted(u64),
-    Expiring(u64),
-}
-
-/// Keys of which no value is left, and since when: of tombstones alone; and of values that expire.
-#[derive(Debug, Default)]
-struct Graves {
-    deleted: BTreeSet<Place>,
-    expiring: BTreeSet<Place>,
-}
-
-/// A time in milliseconds since 1970, a hash, and its key.
-pub(crate) type Place = (u64, u64, Key);
-
 impl Index {
     pub(crate) fn new(partitions: PartitionCount, everywhere: bool) -> Self {
         Self {
@@ -118,13 +81,7 @@ impl Index {
             actors: Actors::default(),
             pending: BTreeMap::new(),
             names: Names::default(),
-            totals: Totals {
-                trees: Trees::default(),
-                partitions,
-                everywhere,
-                stored_keys: 0,
-                graves: Graves::default(),
-            },
+            totals: Totals::new(partitions, everywhere),
             loaded: Loaded::default(),
             scratch: Vec::new(),
         }
@@ -495,51 +452,6 @@ impl Index {
     }
 }
 
-impl Totals {
-    /// None where nothing is stored.
-    fn weigh(&self, hash: u64, versions: Unpack<'_>) -> Option<Weight> {
-        let (mut tree, mut digest, mut deleted_ms) = (None, 0_u64, 0);
-        let (mut expires_ms, mut is_alive) = (None, false);
-        for version in versions {
-            tree = tree.max(Some(version.mirrors));
-            digest = digest.wrapping_add(version_digest(hash, version.dot));
-            match (version.kind, version.expires_ms) {
-                (Kind::Tombstone, _) => deleted_ms = deleted_ms.max(version.written_ms),
-                (Kind::Value, Some(at_ms)) => expires_ms = expires_ms.max(Some(at_ms)),
-                (Kind::Value, None) => is_alive = true,
-            }
-        }
-        let grave = expires_ms.map_or(Grave::Deleted(deleted_ms), Grave::Expiring);
-        let tree = if self.everywhere { tree.map(|_| Mirrors::ALL) } else { tree };
-        Some(Weight { tree: tree?, digest, grave: (!is_alive).then_some(grave) })
-    }
-
-    /// A key that weighed `before` weighs `after`.
-    fn change(&mut self, hash: u64, key: &Key, before: Option<Weight>, after: Option<Weight>) {
-        let partition = self.partitions.of(hash).0;
-        match (before, after) {
-            (Some(old), Some(new)) if old.tree == new.tree => {
-                self.trees.replace(new.tree, partition, old.digest, new.digest);
-            }
-            _ => {
-                before.iter().for_each(|old| self.trees.subtract(old.tree, partition, old.digest));
-                after.iter().for_each(|new| self.trees.add(new.tree, partition, new.digest));
-            }
-        }
-        self.stored_keys += usize::from(after.is_some());
-        self.stored_keys -= usize::from(before.is_some());
-        let (old, new) = (before.and_then(|w| w.grave), after.and_then(|w| w.grave));
-        if old != new {
-            if let Some((places, at_ms)) = old.map(|grave| self.graves.of(grave)) {
-                places.remove(&(at_ms, hash, key.clone()));
-            }
-            if let Some((places, at_ms)) = new.map(|grave| self.graves.of(grave)) {
-                places.insert((at_ms, hash, key.clone()));
-            }
-        }
-    }
-}
-
 /// The keys in the order of their names, which all begin with the same `common` bytes. Most comparisons see
 /// only the first bytes behind those: to look at the names themselves, wherever they lie in memory,
 /// takes many times as long.
@@ -573,13 +485,4 @@ fn resolve(versions: Vec<Version>) -> (Vec<Version>, Vec<Dot>) {
         kept.push(version);
     }
     (kept, replaced)
-}
-
-impl Graves {
-    fn of(&mut self, grave: Grave) -> (&mut BTreeSet<Place>, u64) {
-        match grave {
-            Grave::Deleted(at_ms) => (&mut self.deleted, at_ms),
-            Grave::Expiring(at_ms) => (&mut self.expiring, at_ms),
-        }
-    }
 }
