@@ -4,33 +4,56 @@
 mod support;
 
 use std::{
+    path::PathBuf,
     sync::{Arc, mpsc},
     time::Duration,
 };
 
 use support::{Client, PATIENCE, until};
+use tempfile::TempDir;
 use turbopumpd::gate::{Exchange, Gate, GateParts, GateStats, Limits, ListenAt, Listener, Reply};
 
 fn ok() -> Reply {
     Reply { status: 200, headers: vec![], body: bytes::Bytes::from_static(b"done") }
 }
 
-#[test]
-fn requests_beyond_the_queue_are_refused_as_busy_and_those_in_it_are_served() {
+/// A gate on a unix socket, in a folder that goes with it.
+struct Behind {
+    _folder: TempDir,
+    path: PathBuf,
+    gate: Gate,
+}
+
+fn behind(handler: impl Fn(Exchange) + Send + Sync + 'static) -> Behind {
+    behind_with(Limits::default(), Arc::default(), handler)
+}
+
+fn behind_with(
+    limits: Limits,
+    stats: Arc<GateStats>,
+    handler: impl Fn(Exchange) + Send + Sync + 'static,
+) -> Behind {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("sock");
-    let (sender, held) = mpsc::channel();
-    let stats = Arc::new(GateStats::default());
     let gate = Gate::start(GateParts {
         listeners: vec![Listener::bind(&ListenAt::Unix(path.clone()), 0o600).unwrap()],
-        limits: Limits { base_lanes: 2, lanes: 2, long_lanes: 1, queued_requests: 3, ..Limits::default() },
-        stats: stats.clone(),
+        limits,
+        stats,
         is_long: |target| target.starts_with("/long"),
         token: None,
         handler_threads: 1,
-        handler: Box::new(move |exchange: Exchange| sender.send(exchange).unwrap()),
-    })
-    .unwrap();
+        handler: Box::new(handler),
+    });
+    Behind { _folder: folder, path, gate: gate.unwrap() }
+}
+
+#[test]
+fn requests_beyond_the_queue_are_refused_as_busy_and_those_in_it_are_served() {
+    let (sender, held) = mpsc::channel();
+    let stats = Arc::new(GateStats::default());
+    let limits = Limits { base_lanes: 2, lanes: 2, long_lanes: 1, queued_requests: 3, ..Limits::default() };
+    let hold = move |exchange| sender.send(exchange).unwrap();
+    let Behind { _folder, path, gate } = behind_with(limits, stats.clone(), hold);
     let ask = |target: &str| {
         let mut client = Client::unix(&path);
         client.send(format!("GET {target} HTTP/1.1\r\nHost: x\r\n\r\n"));
@@ -65,23 +88,12 @@ fn requests_beyond_the_queue_are_refused_as_busy_and_those_in_it_are_served() {
 
 #[test]
 fn a_handler_that_panics_or_forgets_answers_500_and_the_next_request_is_served() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("sock");
-    let gate = Gate::start(GateParts {
-        listeners: vec![Listener::bind(&ListenAt::Unix(path.clone()), 0o600).unwrap()],
-        limits: Limits::default(),
-        stats: Arc::default(),
-        is_long: |_| false,
-        token: None,
-        handler_threads: 1,
-        handler: Box::new(|exchange: Exchange| match exchange.target() {
-            "/panic" => panic!("on purpose"),
-            "/forget" => drop(exchange),
-            "/evil" => exchange.respond(Reply { headers: vec![("X", "a\r\nEvil: 1\u{e9}".into())], ..ok() }),
-            _ => exchange.respond(ok()),
-        }),
-    })
-    .unwrap();
+    let Behind { _folder, path, gate } = behind(|exchange| match exchange.target() {
+        "/panic" => panic!("on purpose"),
+        "/forget" => drop(exchange),
+        "/evil" => exchange.respond(Reply { headers: vec![("X", "a\r\nEvil: 1\u{e9}".into())], ..ok() }),
+        _ => exchange.respond(ok()),
+    });
     let mut client = Client::unix(&path);
     for _ in 0..3 {
         assert_eq!(client.get("/panic").error(), (500, "internal".into()));
@@ -97,8 +109,6 @@ fn a_handler_that_panics_or_forgets_answers_500_and_the_next_request_is_served()
 fn an_answer_that_breaks_off_ends_its_connection_and_no_other() {
     // Goal: a client never waits for bytes that will not come, nor takes a part for the whole. Method: a reader
     // that fails in the middle, one that ends too early, and one that is whole.
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("sock");
     let answer = |exchange: Exchange| {
         use std::io::{Error, Read, repeat};
         struct Fails;
@@ -114,16 +124,7 @@ fn an_answer_that_breaks_off_ends_its_connection_and_no_other() {
         };
         exchange.respond_from(ok(), 1_000_000, reader);
     };
-    let gate = Gate::start(GateParts {
-        listeners: vec![Listener::bind(&ListenAt::Unix(path.clone()), 0o600).unwrap()],
-        limits: Limits::default(),
-        stats: Arc::default(),
-        token: None,
-        is_long: |_| false,
-        handler_threads: 1,
-        handler: Box::new(answer),
-    })
-    .unwrap();
+    let Behind { _folder, path, gate } = behind(answer);
     let mut other = Client::unix(&path);
     assert_eq!(other.get("/whole").body.len(), 1_000_000);
     for target in ["/fails", "/ends"] {
@@ -140,18 +141,7 @@ fn an_answer_that_breaks_off_ends_its_connection_and_no_other() {
 fn an_answer_that_comes_before_the_whole_body_was_read_reaches_the_client() {
     // Goal: a refusal is never lost to a lane that ends under the rest of a body. Method: a handler that
     // reads nothing, and bodies long enough to be on their way still when it answers.
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("sock");
-    let gate = Gate::start(GateParts {
-        listeners: vec![Listener::bind(&ListenAt::Unix(path.clone()), 0o600).unwrap()],
-        limits: Limits::default(),
-        stats: Arc::default(),
-        is_long: |_| false,
-        token: None,
-        handler_threads: 1,
-        handler: Box::new(|exchange: Exchange| exchange.respond(Reply { status: 400, ..ok() })),
-    })
-    .unwrap();
+    let Behind { _folder, path, gate } = behind(|exchange| exchange.respond(Reply { status: 400, ..ok() }));
     let lines = b"GET / HTTP/1.1\r\n\r\n".repeat(50_000);
     for n in 0..300 {
         // All of it is on its way when the answer comes, or just enough of it to be a long one.
