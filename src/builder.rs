@@ -252,7 +252,9 @@ impl NodeBuilder {
             addrs.extend(others.filter(|a| Some(*a) != self.advertise));
             addrs.truncate(MAX_ADDRS);
             (generation, weight, state) = (file.this.generation, file.this.weight, file.this.state);
-            key = key.joined(file.this.key);
+            if !self.config.signed_members {
+                key = key.joined(file.this.key);
+            }
             vouched = file.this.vouched;
             peers.extend(file.peers);
         }
@@ -265,7 +267,7 @@ impl NodeBuilder {
         let weight = self.weight.unwrap_or(weight);
         let revision = at.wall_ms;
         let this = Member { generation, state, revision, weight, key, vouched, ..Member::new(id, addrs) };
-        check_members(&this, &peers, &self.config.admin_keys, &self.cluster).map_err(StartError::Config)?;
+        check_members(&this, &peers, &self.config, &self.cluster).map_err(StartError::Config)?;
         let signer = identity.clone();
         let local = Local {
             id,
@@ -386,11 +388,16 @@ impl NodeBuilder {
     }
 }
 
-/// Whether admins stand by what the node begins with, where the cluster names any. To go on without those
-/// members of which that is not true would move what they hold.
-fn check_members(this: &Member, peers: &[Member], admins: &[PublicKey], cluster: &str) -> Result<(), String> {
+/// Whether admins stand by what the node begins with, where the cluster names any, or it can itself, where
+/// members sign. To go on without those members of which that is not true would move what they hold.
+fn check_members(this: &Member, peers: &[Member], config: &Config, cluster: &str) -> Result<(), String> {
+    let admins = &config.admin_keys;
     if admins.is_empty() {
-        return Ok(());
+        let is_nameless = |m: &&Member| m.is_present() && m.key.known().is_none();
+        return match peers.iter().find(is_nameless).filter(|_| config.signed_members) {
+            Some(m) => Err(format!("member {}, which this node knows of: {}", m.id, WarrantError::Key)),
+            None => Ok(()),
+        };
     }
     for member in peers {
         if let Err(error) = member.check_warrant(cluster, admins, is_signed_by) {

@@ -112,6 +112,10 @@ pub struct Config {
     /// Admins: where there are any, members are added and removed by their signatures only. Default: none,
     /// and any member adds and removes others. Every node is to have the same.
     pub admin_keys: Vec<PublicKey>,
+    /// Without admins: whether a node takes of its member list only what the present member that says it
+    /// has signed with its key, and a removal is for good. All members are named with their keys then.
+    /// Default false: a change is as good as the link that it comes over. Every node is to have the same.
+    pub signed_members: bool,
     /// Test only: false keeps a write here until sync spreads it. Default true.
     pub write_chaining: bool,
     /// Test only: false switches sync off. Default true.
@@ -148,6 +152,7 @@ impl Default for Config {
             max_transfers: 16,
             signed_prefixes: Vec::new(),
             admin_keys: Vec::new(),
+            signed_members: false,
             write_chaining: true,
             active_sync: true,
             disk_threads: 2,

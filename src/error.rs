@@ -165,13 +165,14 @@ pub enum MemberError {
     /// There is no such member.
     #[error("node {0} is no member")]
     Unknown(NodeId),
-    /// Another key of it is known. It has to be removed first, and then added with the new one.
-    #[error("another key of node {0} is known: remove it first")]
+    /// Another key of it is known. It has to leave or to be removed first, and then added with the new one;
+    /// where members are signed, one that was removed with another id.
+    #[error("another key of node {0} is known: it has to leave or to be removed first")]
     Key(NodeId),
-    /// The cluster names admins, and none of them signed this.
+    /// Members are signed here, and this is not, or not by one whose signature counts.
     #[error(transparent)]
     Warrant(#[from] WarrantError),
-    /// An admin removed it, or whoever had this key.
+    /// It was removed where members are signed, or whoever had this key.
     #[error("node {0}, or the key named for it, was removed for good: give it a new key and another id")]
     RemovedForGood(NodeId),
     /// It left, or was appointed to a later generation before.

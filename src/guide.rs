@@ -226,9 +226,16 @@
 //! of it; the removed node is told. [`Identity::appoint`](crate::Identity::appoint) signs, and
 //! [`ChangeMembers::signed`](crate::operations::ChangeMembers::signed),
 //! [`NodeBuilder::appointed`](crate::NodeBuilder::appointed) or `turbopumpd member` hand it to nodes. A
-//! node that nobody appointed yet works alone. Where there are no admins, a change is as good as the link
-//! that it came over: over QUIC that is the key of some member. To name admins in a cluster that had none,
-//! stop all nodes and give each a members file of lines that `turbopumpd member add --print` made.
+//! node that nobody appointed yet works alone. To name admins in a cluster that had none, stop all nodes
+//! and give each a members file of lines that `turbopumpd member add --print` made.
+//!
+//! Without admins, [`Config::signed_members`](crate::Config::signed_members) has the members sign: every
+//! present one may add and remove others, and a node takes in what the member that says it has signed,
+//! nothing else. It signs all of that itself, so nothing hangs on the word of one who was removed later; one
+//! that was away until all whom it knew are gone has to be introduced anew. What a member says of itself, and that a
+//! removal is for good, is as with admins. To begin or end this, stop all nodes; weights that members
+//! had named count again when they have said so themselves. Without either, a change is as good as the link that it
+//! came over: over QUIC that is the key of some member.
 //!
 //! ```
 //! use turbopump::{Appointment, Config, Identity, Node};

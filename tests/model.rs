@@ -531,6 +531,13 @@ fn merged<'a>(news: impl IntoIterator<Item = &'a Member>) -> Members {
     members
 }
 
+/// As it stands in a list of signed members, which have keys.
+fn signed(member: &Member) -> Member {
+    let key = MemberKey::Known(member.key.known().unwrap_or(PublicKey([3; 32])));
+    let warrant = Warrant { signer: PublicKey([9; 32]), signature: [9; 64] };
+    Member { key, vouched: Vouched::by(warrant), ..member.clone() }
+}
+
 /// An entry without its key, which goes its own way.
 fn bare(member: &Member) -> Member {
     Member { key: MemberKey::Unknown, ..member.clone() }
@@ -544,7 +551,9 @@ proptest! {
         news in vec(member(), 0..12),
         repeated in vec(any::<Index>(), 0..6),
         seed: u64,
+        are_signed: bool,
     ) {
+        let news: Vec<Member> = if are_signed { news.iter().map(signed).collect() } else { news };
         let mut again = news.clone();
         if !news.is_empty() {
             again.extend(repeated.iter().map(|index| index.get(&news).clone()));
@@ -590,6 +599,13 @@ proptest! {
         prop_assert_eq!(joined.key, expected);
     }
 
+    /// Goal: no statement about a signed member disputes its key. Method: the later entry, spelled out.
+    #[test]
+    fn of_two_signed_entries_the_later_one_counts_as_a_whole(a in member(), b in member()) {
+        let (a, b) = (signed(&a), signed(&Member { id: a.id, ..b }));
+        prop_assert_eq!(a.joined(&b), a.clone().max(b));
+    }
+
     #[test]
     fn a_removed_member_returns_with_a_higher_generation_only(member in member(), revision: u64) {
         let removed = Member { state: MemberState::Removed, ..member.clone() };
@@ -624,7 +640,7 @@ proptest! {
 
 #[test]
 fn a_members_file_keeps_what_vouches_for_a_member() {
-    let warrant = Warrant { admin: PublicKey([5; 32]), signature: [6; 64] };
+    let warrant = Warrant { signer: PublicKey([5; 32]), signature: [6; 64] };
     let with = |own, revision| Member {
         key: MemberKey::Known(PublicKey([4; 32])),
         revision,
@@ -640,7 +656,7 @@ fn a_members_file_keeps_what_vouches_for_a_member() {
         assert_eq!((&read.peers[0], &read.peers[0].vouched.0), (&member, &member.vouched.0), "{text}");
     }
     let key = PublicKey([4; 32]);
-    for wrong in ["admin=5", &format!("admin={key}:{key}"), &format!("own={key}"), "revision=x"] {
+    for wrong in ["by=5", &format!("by={key}:{key}"), &format!("own={key}"), "revision=x"] {
         assert!(format!("1 none {wrong}").parse::<MembersFile>().is_err(), "{wrong}");
     }
 }

@@ -98,8 +98,8 @@ fn entries() -> impl Strategy<Value = Member> {
         Just(MemberKey::Disputed)
     ];
     let own = option::of(vec(any::<u8>(), 64).prop_map(|bytes| bytes.try_into().unwrap()));
-    let proofs = (any::<[u8; 32]>(), vec(any::<u8>(), 64), own).prop_map(|(admin, signature, own)| {
-        let warrant = Warrant { admin: PublicKey(admin), signature: signature.try_into().unwrap() };
+    let proofs = (any::<[u8; 32]>(), vec(any::<u8>(), 64), own).prop_map(|(signer, signature, own)| {
+        let warrant = Warrant { signer: PublicKey(signer), signature: signature.try_into().unwrap() };
         Proofs { warrant, own }.into()
     });
     let numbers = (any::<u32>(), numbers(), any::<u16>());

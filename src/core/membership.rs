@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 use super::Core;
 use crate::{
     error::MemberError,
-    model::{FOR_GOOD, MAX_ADDRS, Member, MemberKey, MemberState, NodeId, PublicKey, Warrant, WarrantError},
+    model::{FOR_GOOD, MAX_ADDRS, Member, MemberKey, MemberState, NodeId, PublicKey, Warrant},
     wire::{Message, Vitals},
 };
 
@@ -67,11 +67,13 @@ impl Core {
 
     pub(super) fn on_members(&mut self, from: NodeId, entries: &[Member], reply: bool) {
         let mut changed = false;
+        // Of who leaves: all that it says with its last word.
+        let signers = self.signers(from);
         for news in entries {
             if news.id == self.me {
-                changed |= self.hear_of_myself(from, news);
-            } else if self.is_news(news) && self.lets_in_member(from, news) {
-                changed |= self.members.merge(news);
+                changed |= self.hear_of_myself(from, news, &signers);
+            } else if self.is_news(news) && self.lets_in_member(from, news, &signers) {
+                changed |= self.take_member(news.clone());
             }
         }
         if changed {
@@ -102,12 +104,11 @@ impl Core {
         if self.members.find(id).is_none() && self.members.len() >= MAX_MEMBERS {
             return Err(MemberError::Limit(format!("the list has its {MAX_MEMBERS} entries")));
         }
-        if self.has_admins() {
-            let appointed = appointed.ok_or(WarrantError::Missing)?;
-            return self.appoint((id, key.ok_or(WarrantError::Key)?), addrs, appointed);
-        }
-        if id == self.me {
+        if id == self.me && self.config.admin_keys.is_empty() {
             return Err(MemberError::Myself(id));
+        }
+        if self.has_signed_members() {
+            return self.appoint(id, addrs, key, appointed);
         }
         let mut entry = Member { key: key.into(), ..Member::new(id, addrs) };
         match self.members.find(id) {
@@ -139,11 +140,8 @@ impl Core {
             return Err(MemberError::Myself(id));
         }
         let known = self.members.find(id).filter(|m| m.is_present()).ok_or(MemberError::Unknown(id))?;
-        let removed = if self.has_admins() {
-            let key = key.or(known.key.known()).ok_or(WarrantError::Key)?;
-            let removed = warrant.ok_or(WarrantError::Missing)?.removal(id, key);
-            self.check_member(&removed)?;
-            removed
+        let removed = if self.has_signed_members() {
+            self.removal(known, key, warrant)?
         } else {
             let revision = known.revision.saturating_add(1);
             Member { state: MemberState::Removed, revision, ..known.clone() }
@@ -152,16 +150,16 @@ impl Core {
         let mut entries = vec![removed.clone()];
         entries.extend(self.members.find(self.me).cloned());
         self.send(id, Message::Members { entries, reply: false });
-        self.members.merge(&removed);
+        self.take_member(removed);
         self.members_changed();
         Ok(())
     }
 
     /// News about this node. It knows best, except that others may remove it.
-    pub(super) fn hear_of_myself(&mut self, from: NodeId, news: &Member) -> bool {
+    pub(super) fn hear_of_myself(&mut self, from: NodeId, news: &Member, signers: &[PublicKey]) -> bool {
         let Some(mine) = self.members.find(self.me).cloned() else { return false };
         let is_appointment = mine.vouched.0.is_none() && news.vouched.0.is_some();
-        if (mine.joined(news) == mine && !is_appointment) || !self.lets_in_member(from, news) {
+        if (mine.joined(news) == mine && !is_appointment) || !self.lets_in_member(from, news, signers) {
             return false;
         }
         if news.state == MemberState::Removed {
@@ -169,7 +167,7 @@ impl Core {
                 self.notice("this node was removed from the cluster by another member".into());
             }
             self.removed = true;
-            return self.members.merge(news);
+            return self.take_member(news.clone());
         }
         // Others remember that this node was leaving: it goes on.
         let Member { generation, state, .. } = mine.joined(news);
@@ -181,7 +179,7 @@ impl Core {
         };
         if key != mine.key {
             self.notice("another key than its own was named for this node".into());
-            if self.has_admins() {
+            if self.has_signed_members() {
                 return false;
             }
         }

@@ -165,9 +165,11 @@ impl Core {
         let mut chance = Seeded::new(setup.seed);
         let mut members = Members::default();
         let this = setup.this;
-        let warrants = warrants::Warrants::new(setup.cluster, setup.sign, setup.verify);
-        setup.peers.iter().for_each(|m| _ = members.merge(m));
-        members.merge(&warrants.signed(this.clone()));
+        let signatures = (setup.sign, setup.verify);
+        let warrants = warrants::Warrants::new(setup.cluster, signatures, &setup.config, this.key);
+        let peers = setup.peers.into_iter().filter_map(|m| warrants.kept(m));
+        peers.for_each(|m| _ = members.merge(&m));
+        members.merge(&warrants.signed(this.clone(), None));
         let placement = Arc::new(Placement::new(&*setup.partitioner, &members, setup.partitions));
         let naming = Naming::new(chance.next_u64());
         #[cfg(turbopump_mutations)]

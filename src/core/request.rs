@@ -181,16 +181,17 @@ pub enum Request {
         addrs: Vec<SocketAddr>,
         /// Its public key, if that is known.
         key: Option<PublicKey>,
-        /// The generation that an admin appoints it to, and the admin's signature.
+        /// The generation that it is appointed to, and the signature of who says so. `None` where this
+        /// node signs, or nobody does.
         appointed: Option<(u32, Warrant)>,
     },
     /// Remove a member.
     RemoveMember {
         /// Which.
         id: NodeId,
-        /// Its key, where it is not the one that is known.
+        /// Its key, where none is known.
         key: Option<PublicKey>,
-        /// The signature of an admin who appoints it to [`FOR_GOOD`](crate::model::FOR_GOOD).
+        /// The signature of who appoints it to [`FOR_GOOD`](crate::model::FOR_GOOD), if that is not this node.
         warrant: Option<Warrant>,
     },
     /// Give all copies to others, then stop being a member.
@@ -411,7 +412,7 @@ counters! {
     damaged_received,
     /// Writes of clients and versions of peers refused for their signature, or for having none.
     signatures_refused,
-    /// News of members refused for want of an admin's signature, or of the member's own.
+    /// News of members refused for want of a signature that counts, or of the member's own.
     members_refused,
     /// Copies sent to peers.
     copies_sent,

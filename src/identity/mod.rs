@@ -87,9 +87,9 @@ impl Identity {
         Ok(Seal { author: self.public_key, signature: self.sign(&statement.message(key)?) })
     }
 
-    /// Signs what this key says of a member, as an admin.
+    /// Signs what this key says of a member, as an admin or as another member.
     pub fn appoint(&self, appointment: &Appointment) -> Warrant {
-        Warrant { admin: self.public_key, signature: self.sign(&appointment.message()) }
+        Warrant { signer: self.public_key, signature: self.sign(&appointment.message()) }
     }
 
     /// What tells others, after a restart, that their link to the process before is gone.

@@ -5,10 +5,10 @@
 //! removed id is deliberately added again), removal, leaving, the revision (raised by whoever
 //! changes the entry), and at last the content, so that two different entries are never a draw.
 //!
-//! In a cluster that names admins, entries are signed (`warrant`), and a removal is for good.
+//! Where entries are signed (`warrant`), a removal is for good, and the public key is part of the content.
 //!
-//! The public key goes its own way, so that no later news change it: within a generation it is
-//! joined ([`MemberKey::joined`]), and a new generation begins with that of its entry.
+//! Where they are not, the key goes its own way, so that no later news change it: within a generation it
+//! is joined ([`MemberKey::joined`]), and a new generation begins with that of its entry.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -17,7 +17,7 @@ use std::{
 
 use xxhash_rust::xxh3::Xxh3;
 
-use super::{FOR_GOOD, MemberKey, NodeId, PublicKey, Vouched};
+use super::{MemberKey, NodeId, PublicKey, Vouched};
 #[cfg(turbopump_mutations)]
 use crate::mutation::{Mutation, is_planted};
 
@@ -77,10 +77,8 @@ impl Member {
     /// What is known by those who know this entry and those who know that one, of the same id.
     pub fn joined(&self, other: &Self) -> Self {
         let later = self.max(other);
-        let key = match self.generation == other.generation && self.generation != FOR_GOOD {
-            true => self.key.joined(other.key),
-            false => later.key,
-        };
+        let is_joined = self.generation == other.generation && later.vouched.0.is_none();
+        let key = if is_joined { self.key.joined(other.key) } else { later.key };
         Self { key, ..later.clone() }
     }
 

@@ -11,7 +11,7 @@
 //! ```
 //!
 //! The 64 digits are the member's public key; `disputed` stands for one of which others said another. Where
-//! entries are signed, `admin=KEY:SIGNATURE` stands behind, and `revision=N own=SIGNATURE` where the member has
+//! entries are signed, `by=KEY:SIGNATURE` stands behind, and `revision=N own=SIGNATURE` where the member has
 //! spoken itself.
 
 use std::{fmt, str::FromStr};
@@ -22,7 +22,7 @@ use super::{
 };
 
 /// What may stand behind a member's address.
-const WORDS: &str = "a key of 64 digits, leaving, weight=N, generation=N, revision=N, admin=KEY:SIGNATURE \
+const WORDS: &str = "a key of 64 digits, leaving, weight=N, generation=N, revision=N, by=KEY:SIGNATURE \
                      and own=SIGNATURE";
 
 /// What the file says: this node, then the others.
@@ -109,7 +109,7 @@ fn parse_member(content: &str) -> Result<Member, String> {
             ("weight", n) => member.weight = n.parse().map_err(|_| bad())?,
             ("generation", n) => member.generation = n.parse().map_err(|_| bad())?,
             ("revision", n) => member.revision = n.parse().map_err(|_| bad())?,
-            ("admin", text) => warrant = Some(parse_warrant(text).ok_or_else(bad)?),
+            ("by", text) => warrant = Some(parse_warrant(text).ok_or_else(bad)?),
             ("own", text) => own = Some(parse_signature(text).ok_or_else(bad)?),
             _ => return Err(bad()),
         }
@@ -123,8 +123,8 @@ fn parse_member(content: &str) -> Result<Member, String> {
 }
 
 fn parse_warrant(text: &str) -> Option<Warrant> {
-    let (admin, signature) = text.split_once(':')?;
-    Some(Warrant { admin: admin.parse().ok()?, signature: parse_signature(signature)? })
+    let (signer, signature) = text.split_once(':')?;
+    Some(Warrant { signer: signer.parse().ok()?, signature: parse_signature(signature)? })
 }
 
 fn parse_key(word: &str) -> Option<MemberKey> {
@@ -162,7 +162,7 @@ impl fmt::Display for MembersFile {
                 write!(f, " generation={}", m.generation)?;
             }
             if let Some(Proofs { warrant, own }) = m.vouched.0.as_deref() {
-                write!(f, " admin={}:{}", warrant.admin, signature_text(&warrant.signature))?;
+                write!(f, " by={}:{}", warrant.signer, signature_text(&warrant.signature))?;
                 if let Some(own) = own {
                     write!(f, " revision={} own={}", m.revision, signature_text(own))?;
                 }

@@ -1,17 +1,20 @@
-//! Signed membership: what an admin says of a member, what a member says of itself, and why nobody else
-//! can make anything of it.
+//! Signed membership: what is said of a member by one who may, what a member says of itself, and why nobody
+//! else can make anything of it.
 //!
-//! Not who the admins are, which the configuration says and the core enforces, nor the arithmetic of
-//! signatures, which is `identity`'s.
+//! Not who may, which the configuration says and the core enforces, nor the arithmetic of signatures,
+//! which is `identity`'s.
 //!
-//! A cluster that names admins takes no other's word for who belongs to it. An entry of its list is
-//! vouched for twice:
+//! An entry of a signed list is vouched for twice:
 //!
 //! ```text
-//! the admin signs    cluster, id, key, generation         whether it is a member, and which key is its own
+//! the signer signs   cluster, id, key, generation         whether it is a member, and which key is its own
 //! the member signs   the same, and state, revision,       what only it can know; with its key
 //!                    weight, addresses
 //! ```
+//!
+//! Who signs: in a cluster that names admins, one of them and nobody else, and their signatures are kept and
+//! handed on. Where members sign, each does so for all that it takes in, and takes in only what another
+//! present member stands by with its own signature. So no list hangs on the word of one who was removed since.
 //!
 //! - An entry of revision 0 is one of which the member has not spoken yet: active, of weight 1, and its
 //!   addresses are no more than a hint of where it may be found. A wrong hint does no harm: who is there
@@ -19,11 +22,15 @@
 //! - A removal is an appointment to generation [`FOR_GOOD`], above all others: nothing stale, and nothing
 //!   that will ever be signed, goes before it, in whichever order nodes hear of it. Its key stays out under
 //!   every other id as well ([`Members::present`](super::Members::present)).
-//! - A member leaves by its own word, and an admin may appoint it again, to the next generation.
+//! - A member leaves by its own word, and may be appointed again, to the next generation.
 //! - Replayed statements lose by generation or revision, as all old news do; those of other clusters name
 //!   those.
+//! - Of two keys for one id the later entry's counts, as with all that it says: one who has spoken for itself
+//!   stays who it is, whatever wrong key is named for it.
 //!
-//! **What it does not protect from:** admins, and whoever has their keys; a member that keeps news to itself.
+//! **What it does not protect from:** who may sign, and whoever has their keys; a member that keeps news to
+//! itself. Where members sign, that is any member while it is one: it can add, remove and replace others, but
+//! not speak for them, and not bring back who was removed.
 
 use std::{fmt, net::SocketAddr, sync::Arc};
 
@@ -35,7 +42,7 @@ pub const FOR_GOOD: u32 = u32::MAX;
 const APPOINTMENT: &[u8; 32] = b"turbopump 2026-11 appointment 01";
 const OWN_WORD: &[u8; 32] = b"turbopump 2026-11 own word    01";
 
-/// What an admin says of a member.
+/// What is said of a member by one who may.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Appointment {
     /// Of which cluster.
@@ -51,8 +58,8 @@ pub struct Appointment {
 /// Who says so, and the proof.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Warrant {
-    /// An admin.
-    pub admin: PublicKey,
+    /// An admin, or a member where members sign.
+    pub signer: PublicKey,
     /// Over [`Appointment::message`].
     pub signature: [u8; 64],
 }
@@ -62,10 +69,10 @@ pub struct Warrant {
 #[derive(Clone, Default, Debug)]
 pub struct Vouched(pub Option<Arc<Proofs>>);
 
-/// An admin's and the member's own.
+/// Somebody's who may appoint it, and the member's own.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Proofs {
-    /// The admin's.
+    /// Who appointed it.
     pub warrant: Warrant,
     /// The member's, over [`Member::own_message`], where it has spoken.
     pub own: Option<[u8; 64]>,
@@ -75,19 +82,19 @@ pub struct Proofs {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum WarrantError {
     /// Nobody vouches for it.
-    #[error("this cluster takes no changes of its members without the signature of an admin")]
+    #[error("this cluster takes no changes of its members without a signature")]
     Missing,
-    /// Who signed it is nobody here.
-    #[error("who signed it is no admin of this cluster")]
-    Admin,
+    /// Who signed it may not say so.
+    #[error("who signed it is no admin of this cluster, or, where members sign, not the member that says it")]
+    Signer,
     /// It is not over this.
-    #[error("the signature is not this admin's over this cluster, id, key and generation")]
+    #[error("the signature is not its signer's over this cluster, id, key and generation")]
     Signature,
     /// It says of the member what only itself can say.
     #[error("what it says of the member is not signed by the member")]
     Own,
     /// Its key is not named.
-    #[error("an admin names a member with its public key")]
+    #[error("where members are signed, each is named with its public key")]
     Key,
 }
 
@@ -99,7 +106,7 @@ impl Appointment {
 }
 
 impl Vouched {
-    /// By an admin alone.
+    /// By one who may, and not by the member itself.
     pub fn by(warrant: Warrant) -> Self {
         Self(Some(Arc::new(Proofs { warrant, own: None })))
     }
@@ -136,42 +143,35 @@ impl Member {
         out
     }
 
-    /// Whether an admin appointed it, whatever else it says.
+    /// Whether one of those who may sign appointed it, whatever else it says.
     ///
     /// # Errors
     /// None did.
     pub fn check_appointment(
         &self,
         cluster: &str,
-        admins: &[PublicKey],
+        signers: &[PublicKey],
         verify: Verify,
     ) -> Result<(), WarrantError> {
         let Proofs { warrant, .. } = &**self.vouched.0.as_ref().ok_or(WarrantError::Missing)?;
         let key = self.key.known().ok_or(WarrantError::Key)?;
-        if !admins.contains(&warrant.admin) {
-            return Err(WarrantError::Admin);
+        if !signers.contains(&warrant.signer) {
+            return Err(WarrantError::Signer);
         }
         let said = message(APPOINTMENT, cluster, self.id, &key, self.generation);
-        match verify(&warrant.admin, &said, &warrant.signature) {
+        match verify(&warrant.signer, &said, &warrant.signature) {
             true => Ok(()),
             false => Err(WarrantError::Signature),
         }
     }
 
-    /// Whether an admin and the member itself stand by all that it says.
+    /// Whether what it says beyond its appointment is said by the member itself.
     ///
     /// # Errors
-    /// They don't.
-    pub fn check_warrant(
-        &self,
-        cluster: &str,
-        admins: &[PublicKey],
-        verify: Verify,
-    ) -> Result<(), WarrantError> {
-        self.check_appointment(cluster, admins, verify)?;
-        let (Some(proofs), Some(key)) = (&self.vouched.0, self.key.known()) else {
-            return Err(WarrantError::Missing);
-        };
+    /// It is not.
+    pub fn check_own_word(&self, cluster: &str, verify: Verify) -> Result<(), WarrantError> {
+        let proofs = self.vouched.0.as_ref().ok_or(WarrantError::Missing)?;
+        let key = self.key.known().ok_or(WarrantError::Key)?;
         let is_own = |own: &[u8; 64]| verify(&key, &self.own_message(cluster, &key), own);
         let is_right = match (self.generation, self.revision) {
             (FOR_GOOD, _) => *self == proofs.warrant.removal(self.id, key),
@@ -181,6 +181,20 @@ impl Member {
             _ => proofs.own.as_ref().is_some_and(is_own),
         };
         if is_right { Ok(()) } else { Err(WarrantError::Own) }
+    }
+
+    /// Whether one of those who may sign and the member itself stand by all that it says.
+    ///
+    /// # Errors
+    /// They don't.
+    pub fn check_warrant(
+        &self,
+        cluster: &str,
+        signers: &[PublicKey],
+        verify: Verify,
+    ) -> Result<(), WarrantError> {
+        self.check_appointment(cluster, signers, verify)?;
+        self.check_own_word(cluster, verify)
     }
 }
 
@@ -222,6 +236,6 @@ impl Ord for Vouched {
 
 impl fmt::Debug for Warrant {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Warrant({})", self.admin)
+        write!(f, "Warrant({})", self.signer)
     }
 }

@@ -33,8 +33,9 @@ impl ChangeMembers {
         Self { node, id, change, key: None, signed: None }
     }
 
-    /// The public key of the node. Default, of one that is added: none is named, it is taken over from the
-    /// node itself where the transport does not ask for keys; of one that is removed: what is known.
+    /// The public key of the node, which is needed where members are signed. Default, of one that is added: none is
+    /// named, it is taken over from the node itself where the transport does not ask for keys; of one that
+    /// is known: that.
     pub fn key(mut self, key: PublicKey) -> Self {
         self.key = Some(key);
         self
@@ -42,7 +43,7 @@ impl ChangeMembers {
 
     /// The signature of an admin over the [`Appointment`](crate::Appointment) of the node to this generation,
     /// which is [`FOR_GOOD`](crate::FOR_GOOD) to remove it: for a cluster that [names
-    /// admins](crate::Config::admin_keys).
+    /// admins](crate::Config::admin_keys). Where [members sign](crate::Config::signed_members), this node does.
     pub fn signed(mut self, generation: u32, warrant: Warrant) -> Self {
         self.signed = Some((generation, warrant));
         self

@@ -190,7 +190,7 @@ pub(crate) fn member_len_hint(member: &Member) -> usize {
 }
 
 /// `[id, generation, state, revision, weight, [address ...], key]`, where the key is nil if it is unknown
-/// and empty if it is disputed; of a signed one `admin, signature, own signature` behind, where the last is
+/// and empty if it is disputed; of a signed one `signer, signature, own signature` behind, where the last is
 /// empty if the member has not spoken.
 pub(super) fn encode_member(member: &Member, out: &mut Vec<u8>) {
     put_array(out, if member.vouched.0.is_some() { 10 } else { 7 });
@@ -214,7 +214,7 @@ pub(super) fn encode_member(member: &Member, out: &mut Vec<u8>) {
         MemberKey::Disputed => put_bytes(out, &[]),
     }
     if let Some(Proofs { warrant, own }) = member.vouched.0.as_deref() {
-        put_bytes(out, &warrant.admin.0);
+        put_bytes(out, &warrant.signer.0);
         put_bytes(out, &warrant.signature);
         put_bytes(out, own.as_ref().map_or(&[], |own| own));
     }
@@ -246,13 +246,13 @@ pub(super) fn decode_member(r: &mut Reader<'_>) -> Result<Member, DecodeError> {
 }
 
 fn decode_proofs(r: &mut Reader<'_>) -> Result<Proofs, DecodeError> {
-    let admin = PublicKey(r.bytes("admin")?.try_into().map_err(|_| DecodeError::Malformed("admin"))?);
+    let signer = PublicKey(r.bytes("signer")?.try_into().map_err(|_| DecodeError::Malformed("signer"))?);
     let signature = r.bytes("signature")?.try_into().map_err(|_| DecodeError::Malformed("signature"))?;
     let own = match r.bytes("own signature")? {
         [] => None,
         own => Some(own.try_into().map_err(|_| DecodeError::Malformed("own signature"))?),
     };
-    Ok(Proofs { warrant: Warrant { admin, signature }, own })
+    Ok(Proofs { warrant: Warrant { signer, signature }, own })
 }
 
 fn decode_key_of_member(r: &mut Reader<'_>) -> Result<MemberKey, DecodeError> {

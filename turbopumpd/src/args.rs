@@ -113,6 +113,13 @@ pub struct Args {
     #[arg(long, value_name = "KEY[,KEY]", env = "TURBOPUMP_ADMIN_KEY", value_delimiter = ',')]
     pub admin_key: Vec<PublicKey>,
 
+    /// Without admins: take changes of members only if signed by the member that says them, and remove
+    /// for good; all members need keys. The same on all nodes [default over quic, unless keys are trusted on
+    /// first use]
+    #[arg(long, value_name = "yes|no", env = "TURBOPUMP_SIGNED_MEMBERS", value_parser = BoolishValueParser::new(),
+          num_args = 0..=1, require_equals = true, default_missing_value = "yes")]
+    pub signed_members: Option<bool>,
+
     /// Power of two, fixed when the cluster is born
     #[arg(long, value_name = "N", env = "TURBOPUMP_PARTITIONS", default_value = "1024", value_parser = partitions)]
     pub partitions: PartitionCount,
@@ -274,6 +281,32 @@ impl Args {
     /// How peers talk, by either option.
     pub fn transport(&self) -> TransportArg {
         if self.udp { TransportArg::Udp } else { self.transport }
+    }
+
+    /// Whether members sign what they say of others.
+    ///
+    /// # Errors
+    /// That, and taking keys unsigned.
+    pub fn signs_members(&self) -> Result<bool, String> {
+        match (self.signed_members, self.trust_on_first_use) {
+            (Some(true), true) => Err(
+                "--signed-members and --trust-on-first-use exclude each other: a key is signed, or taken \
+                     as it comes"
+                    .into(),
+            ),
+            (Some(signs), _) => Ok(signs),
+            (None, trusts) => Ok(self.pins_keys() && !trusts),
+        }
+    }
+
+    #[cfg(feature = "quic")]
+    fn pins_keys(&self) -> bool {
+        self.transport() == TransportArg::Quic
+    }
+
+    #[cfg(not(feature = "quic"))]
+    fn pins_keys(&self) -> bool {
+        false
     }
 }
 

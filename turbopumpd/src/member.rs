@@ -1,7 +1,7 @@
 //! `turbopumpd member`: who belongs to the cluster, from the command line.
 //!
-//! A change is signed here, where the admin's key is, and given to any node that is up; that node needs not
-//! be trusted with anything. `--print` gives the line for a members file instead, for a cluster that
+//! In a cluster with admins a change is signed here, where the admin's key is, and given to any node that is
+//! up, which needs not be trusted with anything. Otherwise the node makes it its own. `--print` gives the line for a members file instead, for a cluster that
 //! is not born yet.
 
 use std::{
@@ -69,7 +69,7 @@ pub enum Action {
         #[arg(long)]
         print: bool,
     },
-    /// Remove a member; signed by an admin, neither its id nor its key ever comes back
+    /// Remove a member; where members are signed, neither its id nor its key ever comes back
     Remove {
         /// Its id
         id: NodeId,
@@ -142,7 +142,7 @@ fn sign(
 fn query(signed: Option<(u32, Warrant)>) -> String {
     signed.map_or_else(String::new, |(generation, warrant)| {
         let signature = signature_text(&warrant.signature);
-        format!("&generation={generation}&admin={}&signature={signature}", warrant.admin)
+        format!("&generation={generation}&signer={}&signature={signature}", warrant.signer)
     })
 }
 
@@ -170,7 +170,7 @@ fn table(membership: &Value) -> String {
         let text = |name: &str| m[name].as_str().unwrap_or("-").to_owned();
         let addrs: Vec<&str> =
             m["addrs"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
-        let signed = if m["admin"].is_null() { "" } else { " signed" };
+        let signed = if m["signer"].is_null() { "" } else { " signed" };
         let addrs = if addrs.is_empty() { "none".into() } else { addrs.join("|") };
         _ = writeln!(out, "{} {addrs} {} {}{signed}", text("id"), text("key"), text("state"));
     }

@@ -293,21 +293,21 @@ impl Params {
         Ok(Some((sequence, Seal { author, signature })))
     }
 
-    /// `generation`, `admin` and `signature`, if an admin signed the call.
+    /// `generation`, `signer` and `signature`, if somebody signed the call.
     ///
     /// # Errors
     /// One of the latter two is missing, or one is malformed.
     pub fn warrant(&self) -> Result<Option<(u32, Warrant)>, ParamError> {
-        let generation = self.number("generation", "the number that the admin gave this appointment")?;
-        let admin = self.parsed("admin", |t| t.parse().map_err(|_| AUTHOR_FORM))?;
+        let generation = self.number("generation", "the number that its signer gave this appointment")?;
+        let signer = self.parsed("signer", |t| t.parse().map_err(|_| AUTHOR_FORM))?;
         let signature = self.signature()?;
         let missing = |name, expected| ParamError::Missing { name, expected };
-        match (admin, signature) {
+        match (signer, signature) {
             (None, None) => Ok(None),
-            (Some(admin), Some(signature)) => {
-                Ok(Some((generation.unwrap_or(0), Warrant { admin, signature })))
+            (Some(signer), Some(signature)) => {
+                Ok(Some((generation.unwrap_or(0), Warrant { signer, signature })))
             }
-            (None, _) => Err(missing("admin", AUTHOR_FORM)),
+            (None, _) => Err(missing("signer", AUTHOR_FORM)),
             (_, None) => Err(missing("signature", SIGNATURE_FORM)),
         }
     }

@@ -244,6 +244,7 @@ fn start_node(args: &Args) -> Result<Node, String> {
         scrub_interval: Duration::from_millis(args.scrub_interval),
         signed_prefixes: args.require_signed.iter().map(|(p, keys)| (p.clone(), keys.to_vec())).collect(),
         admin_keys: args.admin_key.clone(),
+        signed_members: args.signs_members()?,
         write_chaining: !args.no_write_chaining,
         active_sync: !args.no_active_sync,
         ..Config::default()

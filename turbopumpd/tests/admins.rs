@@ -1,5 +1,5 @@
-//! A cluster that names an admin, through real daemons and the command line: who is a member is what the
-//! admin signed, across kills, restarts and old copies.
+//! Signed membership, through real daemons and the command line: who is a member is what the admin signed,
+//! or members where no admin is named, across kills, restarts and old copies.
 
 mod support;
 
@@ -39,11 +39,14 @@ impl Lab {
     }
 
     fn start(&self, name: &str) -> Daemon {
+        self.start_with(name, &["--admin-key", &self.admin.to_string()], &TRANSPORT)
+    }
+
+    fn start_with(&self, name: &str, who_signs: &[&str], transport: &[&str]) -> Daemon {
         let home = self.path(name);
         fs::create_dir_all(&home).unwrap();
-        let admin = self.admin.to_string();
-        let options = ["--name", name, "--admin-key", &admin, "--port", "0", "--durability", "buffered"];
-        Daemon::spawn(binary(), &home, &[&options[..], &TRANSPORT].concat())
+        let options = ["--name", name, "--port", "0", "--durability", "buffered"];
+        Daemon::spawn(binary(), &home, &[&options[..], who_signs, transport].concat())
     }
 
     /// `turbopumpd member`, at this node.
@@ -80,7 +83,7 @@ fn all_up(nodes: &[&Daemon], names: &[&str]) {
     let is_seen = |node: &&Daemon| {
         let list = node.get("/membership").json();
         let members = list["members"].as_array().unwrap();
-        let is_up = |m: &serde_json::Value| m["state"] == "up" && m["admin"].is_string();
+        let is_up = |m: &serde_json::Value| m["state"] == "up" && m["signer"].is_string();
         members.iter().all(is_up)
             && members.iter().map(|m| m["id"].as_str().unwrap()).eq(names.iter().copied())
     };
@@ -173,7 +176,7 @@ fn a_cluster_is_born_from_printed_lines_and_not_from_forged_ones() {
     assert_eq!(a.get("/membership").json()["members"].as_array().unwrap().len(), 1, "nothing was changed");
     let file = lab.path("b").join("turbo_members.txt");
     // With another key of `a` than the admin signed; with another signature; with none.
-    let signed = a_line.split(" admin=").next().unwrap();
+    let signed = a_line.split(" by=").next().unwrap();
     let forged =
         [lines.replace(&a.key(), &b_key), lines.replace(&a_line, &a_line.replacen(":", ":0", 2)[..]), {
             lines.replace(&a_line, signed)
@@ -190,4 +193,79 @@ fn a_cluster_is_born_from_printed_lines_and_not_from_forged_ones() {
     lab.add(&a, "a", &a);
     lab.add(&a, "b", &b);
     all_up(&[&a, &b], &["a", "b"]);
+}
+
+/// Members that sign, as quic has them without being told and the others on demand.
+fn members_are_who_members_say_they_are(who_signs: &[&str], transport: &[&str]) {
+    // Goal: a member adds and removes others by its signature, and whoever was removed stays out. Method: three
+    // daemons, of which one is removed and comes back with an old copy of its home, under two names.
+    let lab = Lab::new();
+    let start = |name: &str| lab.start_with(name, who_signs, transport);
+    let (a, b, c) = (start("a"), start("b"), start("c"));
+    let add = |at: &Daemon, name: &str, node: &Daemon| {
+        lab.done(at, &["add", name, &node.peers.to_string(), &node.key()]);
+    };
+    let keyless = a.post(&format!("/add-peer?uid=b&ip={}", b.peers), b"");
+    assert_eq!(keyless.error(), (403, "not_signed".into()));
+    let stranger = lab.path("stranger");
+    let by_stranger = ["-k", stranger.to_str().unwrap()];
+    lab.refused(&a, &[&["add", "b", &b.peers.to_string(), &b.key()], &by_stranger[..]].concat(), "signed it");
+    for (at, name, node) in [(&a, "b", &b), (&b, "a", &a), (&b, "c", &c), (&c, "b", &b)] {
+        add(at, name, node);
+    }
+    all_up(&[&a, &b, &c], &["a", "b", "c"]);
+    assert_eq!(a.post("/write?name=k&ack=all", b"v").status, 200);
+
+    let old = lab.path("old");
+    copy(&c.folder, &old);
+    let c_key = c.key();
+    lab.done(&a, &["remove", "c"]);
+    all_up(&[&a, &b], &["a", "b"]);
+    until("the removed one is told", WITHIN, || standing(&c) == "removed");
+    assert_eq!(c.post("/write?name=x", b"v").status, 503, "it is no member");
+    lab.refused(&c, &["add", "d", "127.0.0.1:1", &lab.admin.to_string()], "signed it");
+
+    drop(c);
+    fs::remove_dir_all(lab.path("c")).unwrap();
+    copy(&old, &lab.path("c"));
+    let c = start("c");
+    until("it is told again", WITHIN, || standing(&c) == "removed");
+    let addr = c.peers.to_string();
+    for name in ["c", "d"] {
+        lab.refused(&b, &["add", name, &addr, &c_key], "for good");
+    }
+    drop((a, b));
+    let (a, b) = (start("a"), start("b"));
+    add(&a, "b", &b);
+    all_up(&[&a, &b], &["a", "b"]);
+    lab.refused(&a, &["add", "d", &addr, &c_key], "for good");
+    assert_eq!(standing(&c), "removed");
+}
+
+#[cfg(feature = "quic")]
+#[test]
+fn members_are_who_members_say_they_are_over_quic() {
+    members_are_who_members_say_they_are(&[], &["--transport", "quic"]);
+}
+
+#[test]
+fn members_are_who_members_say_they_are_over_udp() {
+    members_are_who_members_say_they_are(&["--signed-members"], &["--transport", "udp"]);
+}
+
+#[test]
+fn signed_members_have_keys_from_the_start() {
+    let lab = Lab::new();
+    let refused = |options: &[&str], why: &str| {
+        let mut command = binary();
+        command.args(options).args(["-l", ":0", "--port", "0", "--home"]).arg(lab.path("a"));
+        let output = command.output().unwrap();
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert!(!output.status.success() && text.contains(why), "{options:?}: {text}");
+    };
+    fs::create_dir_all(lab.path("a")).unwrap();
+    fs::write(lab.path("a").join("turbo_members.txt"), "a none\nb 127.0.0.1:1\n").unwrap();
+    refused(&["--signed-members", "--transport", "udp"], "member b");
+    #[cfg(feature = "quic")]
+    refused(&["--transport", "quic", "--signed-members", "--trust-on-first-use"], "exclude each other");
 }

@@ -81,7 +81,7 @@ fn a_member_whose_key_nobody_named_is_refused_unless_it_is_to_be_trusted() {
         add(&b.node, "a", &a.node, None);
         (a, b)
     };
-    let (a, _b) = start(&[]);
+    let (a, _b) = start(&["--signed-members=no"]);
     until("nobody gets in without a key", WITHIN, || metric(&a.node, "handshakes_refused") > 0);
     assert_eq!(state(&a.node, "b"), "down");
     let (a, b) = start(&["--trust-on-first-use"]);

@@ -1,5 +1,7 @@
 //! What a member can make others believe of members, where only an admin may say so: nothing.
 
+mod by_members;
+
 use super::*;
 use crate::{
     Identity,
@@ -206,7 +208,7 @@ fn clients_need_the_signature_of_an_admin() {
     };
     let unsigned = Request::AddMember { id: id("c"), addrs: vec![], key: Some(key), appointed: None };
     assert_eq!(ask(&mut core, unsigned), Err(WarrantError::Missing.into()));
-    assert_eq!(ask(&mut core, add("b", 0, 0)), Err(WarrantError::Admin.into()));
+    assert_eq!(ask(&mut core, add("b", 0, 0)), Err(WarrantError::Signer.into()));
     assert_eq!(ask(&mut core, add("admin", 0, 1)), Err(WarrantError::Signature.into()));
     assert_eq!(names(&core), ["a", "b"]);
     assert_eq!(ask(&mut core, add("admin", 1, 1)), Ok(()));
@@ -214,7 +216,7 @@ fn clients_need_the_signature_of_an_admin() {
     assert_eq!(names(&core), ["a", "b", "c"]);
     let unsigned = Request::RemoveMember { id: id("c"), key: None, warrant: None };
     assert_eq!(ask(&mut core, unsigned), Err(WarrantError::Missing.into()));
-    assert_eq!(ask(&mut core, remove("b", FOR_GOOD)), Err(WarrantError::Admin.into()));
+    assert_eq!(ask(&mut core, remove("b", FOR_GOOD)), Err(WarrantError::Signer.into()));
     assert_eq!(ask(&mut core, remove("admin", 1)), Err(WarrantError::Signature.into()));
     assert_eq!(names(&core), ["a", "b", "c"]);
     assert_eq!(ask(&mut core, remove("admin", FOR_GOOD)), Ok(()));

@@ -1,9 +1,9 @@
-//! Clusters that name an admin: who signs what of their members.
+//! Clusters with signed members: who signs what of them.
 
 use super::Options;
 use crate::{
     Identity,
-    model::{Appointment, Digest, Member, NodeId, Warrant},
+    model::{Appointment, Digest, Member, MemberKey, NodeId, Warrant},
 };
 
 /// The name of every simulated cluster.
@@ -27,8 +27,10 @@ pub(super) fn appoint(id: NodeId, generation: u32) -> Warrant {
 
 /// A node's entry as others are introduced to it, without addresses.
 pub(super) fn introduction(options: &Options, id: NodeId) -> Member {
-    match options.config.admin_keys.is_empty() {
-        true => Member::new(id, Vec::new()),
-        false => appoint(id, 0).entry(id, identity_of(id).public_key(), 0, Vec::new()),
+    let (config, key) = (&options.config, identity_of(id).public_key());
+    match (config.admin_keys.is_empty(), config.signed_members) {
+        (false, _) => appoint(id, 0).entry(id, key, 0, Vec::new()),
+        (true, true) => Member { key: MemberKey::Known(key), ..Member::new(id, Vec::new()) },
+        (true, false) => Member::new(id, Vec::new()),
     }
 }

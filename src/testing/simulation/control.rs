@@ -7,7 +7,7 @@ use super::{
     world::{Event, World},
 };
 use crate::{
-    config::{Ack, Read},
+    config::{Ack, Config, Read},
     core::{Content, Input, OpId, Outcome, ReadRequest, Request, WatchId, WriteRequest},
     identity::Identity,
     model::{Digest, Dot, FOR_GOOD, Key, Kind, Member, Members, Mirrors, NodeId, Record},
@@ -380,7 +380,8 @@ impl World {
             return;
         }
         let id = self.nodes[n].id;
-        let warrant = self.has_admin().then(|| admins::appoint(id, FOR_GOOD));
+        let has_admin = !self.options.config.admin_keys.is_empty();
+        let warrant = has_admin.then(|| admins::appoint(id, FOR_GOOD));
         let request = Request::RemoveMember { id, key: None, warrant };
         let op = self.submit(by, 0, any_key(), Asked::Other, request);
         let outcome = op.and_then(|op| self.outcomes.get(&op));
@@ -399,15 +400,12 @@ impl World {
         self.submit(n, 0, any_key(), Asked::Other, Request::Leave { timeout_ms: 3_600_000 })
     }
 
-    fn has_admin(&self) -> bool {
-        !self.options.config.admin_keys.is_empty()
-    }
-
     /// Adds a member again that was removed, or has left, by the word of another one. Its disk is
-    /// what it was; a process that runs goes on. Not where there is an admin: who is removed there is so for good.
+    /// what it was; a process that runs goes on. Not where members are signed: who is removed there is so for good.
     pub fn add_again(&mut self, n: usize, by: usize) {
-        let is_for_good = self.nodes[n].standing != Standing::Removed || self.has_admin();
-        if is_for_good || self.nodes[by].process.is_none() {
+        let Config { signed_members, admin_keys, .. } = &self.options.config;
+        let is_for_good = *signed_members || !admin_keys.is_empty();
+        if is_for_good || self.nodes[n].standing != Standing::Removed || self.nodes[by].process.is_none() {
             return;
         }
         let (id, addr) = (self.nodes[n].id, self.nodes[n].addr);

@@ -182,7 +182,7 @@ impl Options {
         if scrub_interval > Duration::ZERO {
             faults.push(Fault::Rot);
         }
-        let config = Config { scrub_interval, ..config };
+        let config = Config { scrub_interval, signed_members: later.percent(15), ..config };
         Self {
             seed,
             nodes: c.below(7) as usize + 1,

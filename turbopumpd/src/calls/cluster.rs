@@ -97,7 +97,7 @@ fn member(m: &Member, up: bool) -> Value {
         MemberKey::Known(key) => key.to_string().into(),
         MemberKey::Disputed => "disputed".into(),
     };
-    let admin = m.vouched.0.as_ref().map(|proofs| proofs.warrant.admin.to_string());
+    let signer = m.vouched.0.as_ref().map(|proofs| proofs.warrant.signer.to_string());
     json!({
         "id": m.id.as_str(),
         "addrs": addrs,
@@ -105,7 +105,7 @@ fn member(m: &Member, up: bool) -> Value {
         "weight": m.weight,
         "key": key,
         "generation": m.generation,
-        "admin": admin,
+        "signer": signer,
     })
 }
 
