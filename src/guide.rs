@@ -42,6 +42,11 @@
 //! finds to be behind are given what they lack. What this node owns is read on the caller's thread,
 //! without asking the node's loop.
 //!
+//! While keys move, because members came, left or were given another weight, a read asks those who owned
+//! the key before as well: no key is called absent, and no version missed by a `Quorum`, because its copies
+//! are still on their way. A node that has just joined, and has not met all others yet, has reads of what it
+//! can't find wait for that, 10 s at most.
+//!
 //! **Unknown is not absent.** A write that ends with [`TimedOut`](crate::WriteError::TimedOut),
 //! [`Storage`](crate::WriteError::Storage) or [`Stopped`](crate::WriteError::Stopped) may have been
 //! stored somewhere, and may spread. Only [`Refused`](crate::WriteError::Refused) and

@@ -169,8 +169,8 @@ fn steps() -> impl Strategy<Value = BurialStep> {
 
 fn vitals() -> impl Strategy<Value = Vitals> {
     let stamps = || (any::<u32>(), numbers()).prop_map(|(generation, number)| Stamp { generation, number });
-    (any::<u64>(), numbers(), numbers(), stamps(), stamps(), numbers(), any::<bool>()).prop_map(
-        |(members, floor, floor_heard, stamp, stamp_kept, run_kept, doubts)| Vitals {
+    (any::<u64>(), numbers(), numbers(), stamps(), stamps(), numbers(), any::<[bool; 2]>()).prop_map(
+        |(members, floor, floor_heard, stamp, stamp_kept, run_kept, [doubts, moves])| Vitals {
             members,
             floor,
             floor_heard,
@@ -178,6 +178,7 @@ fn vitals() -> impl Strategy<Value = Vitals> {
             stamp_kept,
             run_kept,
             doubts,
+            moves,
         },
     )
 }
@@ -673,6 +674,7 @@ fn golden_bytes() {
         stamp_kept: Stamp { generation: 6, number: 10 },
         run_kept: 11,
         doubts: true,
+        moves: false,
     };
     let graves = vec![HashedKey { hash: 2, digest: 3 }];
     let vectors: Vec<(Message, &str)> = vec![
@@ -699,8 +701,8 @@ fn golden_bytes() {
             Message::Piece { tag: 42, offset: 65_536, bytes: Some(Bytes::from_static(b"abc")) },
             "94072ace00010000c403616263",
         ),
-        (Message::Ping { sequence: 200, vitals }, "9308ccc899cf0102030405060708cd012c050007060a0bc3"),
-        (Message::Pong { sequence: 200, vitals: Vitals::default() }, "9309ccc8990000000000000000c2"),
+        (Message::Ping { sequence: 200, vitals }, "9308ccc89acf0102030405060708cd012c050007060a0bc3c2"),
+        (Message::Pong { sequence: 200, vitals: Vitals::default() }, "9309ccc89a0000000000000000c2c2"),
         (
             Message::Members { entries: vec![member], reply: true },
             "930a9197a26e310101cd012c0292c4067f0000010639c41200000000000000000000000000000001\

@@ -47,6 +47,8 @@ pub(crate) struct Handoff {
     narrowed: BTreeMap<Key, (Context, u64)>,
     /// Per key: who lacks which version.
     lacking: BTreeMap<Key, BTreeSet<(NodeId, Dot)>>,
+    /// Of these, keys that were here before they belonged elsewhere.
+    moving: BTreeSet<Key>,
     /// Where the walk over the index is; `None`: it has ended.
     walk: Option<Option<(u64, Key)>>,
     repeat_at_ms: u64,
@@ -62,6 +64,16 @@ impl Handoff {
         self.walk.is_none() && self.lacking.is_empty()
     }
 
+    /// Whether copies may be here that belong elsewhere since owners changed.
+    pub(crate) fn moves(&self) -> bool {
+        self.walk.is_some() || !self.moving.is_empty()
+    }
+
+    fn let_go(&mut self, key: &Key) -> Option<BTreeSet<(NodeId, Dot)>> {
+        self.moving.remove(key);
+        self.lacking.remove(key)
+    }
+
     /// How far the walk over all keys has come.
     pub(crate) fn percent(&self) -> Option<u8> {
         let place = self.walk.as_ref()?;
@@ -73,6 +85,7 @@ impl Core {
     /// Looks through all keys for such that belong elsewhere: at start, and when owners changed.
     pub(super) fn start_handoff(&mut self) {
         self.handoff.lacking.clear();
+        self.handoff.moving.clear();
         self.handoff.walk = Some(None);
         self.timers.set_earlier(Timer::Handoff, self.now.mono_ms + STEP_MS);
     }
@@ -96,7 +109,7 @@ impl Core {
             self.remember_narrowed(key, version);
         }
         if is_owner || !self.config.write_chaining {
-            self.handoff.lacking.remove(key);
+            self.handoff.let_go(key);
             return;
         }
         let owners: Vec<NodeId> = self.placement.owners(key.hash64(), version.mirrors).collect();
@@ -113,7 +126,7 @@ impl Core {
 
     /// A version will not be kept here after all. What is here may have counted on it.
     pub(super) fn handoff_dropped(&mut self, key: &Key) {
-        self.handoff.lacking.remove(key);
+        self.handoff.let_go(key);
         self.give_away(key);
     }
 
@@ -126,7 +139,8 @@ impl Core {
 
     /// Drops the copies here once nobody lacks any.
     pub(super) fn handoff_stored(&mut self, key: &Key) {
-        let Some(mut lacking) = self.handoff.lacking.remove(key) else {
+        let is_moving = self.handoff.moving.contains(key);
+        let Some(mut lacking) = self.handoff.let_go(key) else {
             // It may have become somebody else's by the version that was just stored.
             return self.give_away(key);
         };
@@ -135,6 +149,9 @@ impl Core {
         lacking.retain(|_| !is_planted(Mutation::HandoffBeforeTheAck));
         if !lacking.is_empty() || self.index.has_pending(key) {
             self.handoff.lacking.insert(key.clone(), lacking);
+            if is_moving {
+                self.handoff.moving.insert(key.clone());
+            }
             return;
         }
         if self.index.stored(key).all(|v| !self.owns(self.me, key, v.mirrors)) {
@@ -260,6 +277,7 @@ impl Core {
         }
         let pairs = owners.iter().flat_map(|id| dots.iter().map(|dot| (*id, *dot)));
         self.handoff.lacking.entry(key.clone()).or_default().extend(pairs);
+        self.handoff.moving.insert(key.clone());
         // What finds no room among the owed names is owed anew then.
         self.timers.set_earlier(Timer::Handoff, self.now.mono_ms + REPEAT_MS);
         owners.into_iter().for_each(|id| self.owe(id, key));

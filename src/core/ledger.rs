@@ -123,6 +123,7 @@ impl Core {
             stamp_kept: kept.stamp,
             run_kept: kept.run,
             doubts: self.books.wanted.doubts,
+            moves: self.handoff.moves(),
         }
     }
 
@@ -135,7 +136,8 @@ impl Core {
         peer.stamp = peer.stamp.max(Some(theirs.stamp));
         peer.stamp_kept = theirs.stamp_kept;
         let run = peer.incarnation;
-        peer.doubts = theirs.doubts;
+        (peer.doubts, peer.moves) = (theirs.doubts, theirs.moves);
+        peer.members_told = Some(theirs.members);
         let kept = self.books.wanted.kept.get(&from).copied().unwrap_or_default();
         if theirs.stamp > kept.stamp && theirs.stamp >= self.needed_stamp(from) {
             self.books.wanted.kept.insert(from, Kept { stamp: theirs.stamp, run });

@@ -49,6 +49,8 @@ pub(crate) struct Peer {
     pub(crate) silent_since_ms: Option<u64>,
     pub(crate) compared: Compared,
     pub(crate) members_sent: (u64, u64),
+    /// The digest of its member list, as it told last.
+    pub(crate) members_told: Option<u64>,
     /// Which process speaks for it.
     pub(super) incarnation: u64,
     /// None of its `Write`s with a lower tag counts any more.
@@ -61,6 +63,8 @@ pub(crate) struct Peer {
     pub(crate) stamp_kept: Stamp,
     /// It looks through an older copy of its store.
     pub(crate) doubts: bool,
+    /// It may hold copies that belong elsewhere, as far as it has told.
+    pub(crate) moves: bool,
     flights: BTreeMap<u64, Flight>,
     /// Of these, long values that the peer is fetching. They take no room from others.
     fetching: usize,
@@ -101,12 +105,14 @@ impl Peer {
             silent_since_ms: None,
             compared: Compared::default(),
             members_sent: (0, 0),
+            members_told: None,
             incarnation: 0,
             floor: 0,
             floor_heard: 0,
             stamp: None,
             stamp_kept: Stamp::default(),
             doubts: false,
+            moves: true,
             flights: BTreeMap::new(),
             fetching: 0,
             loading: 0,
@@ -121,6 +127,7 @@ impl Peer {
         if self.incarnation != incarnation {
             (self.incarnation, self.floor, self.floor_heard) = (incarnation, 0, 0);
             (self.stamp, self.stamp_kept, self.doubts) = (None, Stamp::default(), false);
+            self.moves = true;
         }
     }
 

@@ -4,6 +4,8 @@
 //!   One that is slow is not waited for: the next is asked too.
 //! - `Quorum`, `All`: every owner at once; enough answers end it.
 //!
+//! While keys move, those who owned them are asked as well (`moves`).
+//!
 //! What this node holds itself counts like an answer. A value too long for a reply is fetched
 //! from the owner that named it and kept here like any version (`transfer`), and the read ends
 //! when it is here. Owners that were found stale are given what they lack; a read by quorum ends
@@ -18,21 +20,15 @@ use std::{
 
 use bytes::Bytes;
 
-use super::{
-    Content, Core, Found, OpId, Outcome, Purpose, ReadRequest, Timer, Work, operations::Operation, scrub,
-    write::Waiter,
-};
+use super::{Core, Found, OpId, Outcome, Purpose, ReadRequest, Timer, Work, operations::Operation, scrub};
 use crate::{
     config::Read,
     error::ReadError,
     model::{Dot, Key, Mirrors, NodeId, Record, Siblings, Version},
-    storage::Change,
+    partition::Placement,
     wire::{AckStatus, MAX_MESSAGE_BYTES, Message, value_len_hint},
 };
 
-/// How long a node that owns other keys than before, or has just started, does not say of a key that it
-/// is nowhere while it has not met another owner of it: a read waits that long.
-const NEW_MS: u64 = 10_000;
 /// Patience with one owner before `One` asks the next one as well.
 const HEDGE_MS: u64 = 100;
 
@@ -62,12 +58,18 @@ pub(crate) struct ReadOperation {
     /// Long values are left out.
     pub(super) short: bool,
     /// What this node holds turned out to be damaged: it takes the owners' copies in its place.
-    distrust: bool,
+    pub(super) distrust: bool,
     /// These are on their way.
     refetched: bool,
-    owners: Vec<NodeId>,
-    to_ask: Vec<NodeId>,
-    tags: Vec<(u64, NodeId)>,
+    pub(super) owners: Vec<NodeId>,
+    pub(super) to_ask: Vec<NodeId>,
+    pub(super) tags: Vec<(u64, NodeId)>,
+    /// These may hold the key though they do not own it.
+    pub(super) former: Vec<NodeId>,
+    /// These are asked once the former owners have answered.
+    pub(super) last_round: Vec<NodeId>,
+    /// By which it began.
+    pub(super) placement: Arc<Placement>,
     pub(super) answers: Vec<(NodeId, Vec<Dot>)>,
     pub(super) found: Siblings,
     awaited: Vec<Dot>,
@@ -94,15 +96,15 @@ impl ReadOperation {
 
     /// Nobody is left to ask or to wait for.
     fn is_exhausted(&self) -> bool {
-        self.tags.is_empty() && self.to_ask.is_empty()
+        self.tags.is_empty() && self.to_ask.is_empty() && self.last_round.is_empty()
     }
 
-    fn is_answered(&self) -> bool {
+    pub(super) fn is_answered(&self) -> bool {
+        let is_last = self.last_round.is_empty();
         match self.read {
-            Read::One => {
-                (!self.found.is_empty() && self.answered() > 0) || self.answered() >= self.owners.len()
-            }
-            _ => self.answered() >= self.needed(),
+            Read::One if !self.found.is_empty() => self.answered() > 0,
+            Read::One => is_last && self.answered() >= self.owners.len(),
+            Read::Quorum | Read::All => is_last && self.answered() >= self.needed(),
         }
     }
 
@@ -145,6 +147,9 @@ impl Core {
             owners,
             to_ask,
             tags: Vec::new(),
+            former: Vec::new(),
+            last_round: Vec::new(),
+            placement: self.placement.clone(),
             answers: Vec::new(),
             found: Siblings::resolve(found),
             awaited: Vec::new(),
@@ -158,31 +163,25 @@ impl Core {
         let mine = usize::from(!silent && operation.owners.contains(&self.me));
         let up = mine + operation.to_ask.len();
         if operation.to_ask.is_empty() && self.is_too_new_to_tell(&operation) {
-            self.reads.parked.push(op);
-            self.timers.set_earlier(Timer::Await, self.now.mono_ms + HEDGE_MS);
-            return self.keep(op, Operation::Read(Box::new(operation)), timeout_ms);
+            return self.park_read(op, operation, timeout_ms);
         }
         if up < operation.needed() || (operation.to_ask.is_empty() && !operation.suffices()) {
             self.counters.reads_failed += 1;
             let error = ReadError::Unavailable { needed: operation.needed(), up };
             return self.finish(op, outcome(waited, Err(error)));
         }
+        if read != Read::One || operation.found.is_empty() {
+            let owners_up = operation.owners.iter().filter(|id| self.is_up(**id)).count();
+            operation.ask_former(self.former_owners(&operation.key, &operation.owners), owners_up);
+        }
         if operation.is_answered() || operation.is_exhausted() {
-            return self.end_read(op, operation, timeout_ms);
+            return match self.knows_too_little(&operation) {
+                true => self.park_read(op, operation, timeout_ms),
+                false => self.end_read(op, operation, timeout_ms),
+            };
         }
         self.keep(op, Operation::Read(Box::new(operation)), timeout_ms);
         self.ask(op);
-    }
-
-    /// Whether this node would have to say that there is no such key though it has only just come to own
-    /// it, or has just started, and could not compare with another owner since.
-    fn is_too_new_to_tell(&self, read: &ReadOperation) -> bool {
-        let since_ms = self.placed_ms;
-        let is_unknown = |id: &NodeId| {
-            let Some(peer) = self.peers.get(id) else { return false };
-            !peer.up && peer.compared.answered_ms.is_none_or(|at_ms| at_ms < since_ms)
-        };
-        read.found.is_empty() && self.now.mono_ms < since_ms + NEW_MS && read.owners.iter().any(is_unknown)
     }
 
     /// What this node has stored of a key; values to be filled in by whoever reads storage.
@@ -319,6 +318,7 @@ impl Core {
                 self.timers.set_earlier(Timer::Await, at_ms);
                 continue;
             }
+            read.to_ask.retain(|id| self.peers.get(id).is_some_and(|p| p.up));
             if !read.to_ask.is_empty() {
                 self.ask(op);
                 continue;
@@ -353,6 +353,9 @@ impl Core {
         if !read.awaited.is_empty() {
             return;
         }
+        read.to_ask.retain(|id| self.peers.get(id).is_some_and(|p| p.up));
+        self.begin_last_round(op);
+        let Some(read) = self.operations.read(op) else { return };
         if !read.is_answered() && !read.is_exhausted() {
             if read.read != Read::One || read.tags.is_empty() {
                 self.ask(op);
@@ -378,11 +381,21 @@ impl Core {
         }
         let left_ms = self.operations.left_ms(op, self.now.mono_ms);
         if let Some(Operation::Read(read)) = self.operations.remove(op) {
-            match self.is_readable(&read) {
-                true => self.end_read(op, *read, left_ms),
-                false => self.read_again(op, *read, left_ms),
+            if self.knows_too_little(&read) {
+                self.park_read(op, *read, left_ms);
+            } else if self.is_readable(&read) && !self.is_overtaken(&read) {
+                self.end_read(op, *read, left_ms);
+            } else {
+                self.read_again(op, *read, left_ms);
             }
         }
+    }
+
+    /// Begins anew in a moment, in the time that is left.
+    fn park_read(&mut self, op: OpId, read: ReadOperation, left_ms: u64) {
+        self.reads.parked.push(op);
+        self.timers.set_earlier(Timer::Await, self.now.mono_ms + HEDGE_MS);
+        self.keep(op, Operation::Read(Box::new(read)), left_ms);
     }
 
     /// What was found is not here any more: begins anew with the time that is left.
@@ -428,8 +441,10 @@ impl Core {
         let more: Vec<NodeId> = owners.iter().filter(|id| !read.owners.contains(id)).copied().collect();
         read.owners = owners;
         let more: Vec<NodeId> = more.into_iter().filter(|id| *id != self.me && self.is_up(*id)).collect();
-        if let Some(read) = self.operations.read(op) {
-            read.to_ask.extend(more);
+        match self.operations.read(op) {
+            Some(read) if read.last_round.is_empty() => read.to_ask.extend(more),
+            Some(read) => read.last_round.extend(more),
+            None => {}
         }
     }
 
@@ -495,64 +510,6 @@ impl Core {
         self.forget_read(op, &read);
         self.repair(&read);
         self.settle_read(op, read, left_ms);
-    }
-
-    /// Gives the owners that answered, and this node if it is one, what they turned out to lack.
-    fn repair(&mut self, read: &ReadOperation) {
-        self.disturb(&read.key);
-        for record in read.found.records() {
-            let (version, dot) = (&record.version, record.version.dot);
-            let held = self.index.holds(&read.key, dot);
-            if held
-                && read.distrust
-                && let Some(value) = &record.value
-            {
-                let (key, version, value) = (read.key.clone(), version.clone(), value.clone());
-                self.mend(&version.clone(), Change::Put { key, version, value, replaces: Vec::new() });
-            } else if !held
-                && self.owns(self.me, &read.key, version.mirrors)
-                && let Some(value) = &record.value
-            {
-                self.accept(&read.key, version.clone(), Content::Whole(value.clone()), Waiter::Nobody);
-            }
-            for (id, dots) in &read.answers {
-                if *id == self.me || dots.contains(&dot) || !self.owns(*id, &read.key, version.mirrors) {
-                    continue;
-                }
-                match &record.value {
-                    Some(value) if !held => self.send_copy(*id, &read.key, version, value),
-                    _ => self.owe(*id, &read.key),
-                }
-            }
-        }
-    }
-
-    /// Keeps good bytes in the place of damaged ones. Says whether it does: not where something newer
-    /// is on its way to storage.
-    pub(super) fn mend(&mut self, version: &Arc<Version>, change: Change) -> bool {
-        let (key, dot) = (change.key().clone(), version.dot);
-        let is_wanted =
-            self.index.find(&key, dot).as_ref() == Some(&**version) && !self.index.has_pending(&key);
-        if is_wanted {
-            self.note_replaced(&key);
-            self.work(Purpose::Mend { key, dot }, Work::Change(change));
-        }
-        is_wanted
-    }
-
-    pub(super) fn mended(&mut self, key: &Key, dot: Dot, result: Result<(), String>) {
-        match result {
-            Ok(()) => {
-                self.counters.damage_mended += 1;
-                self.notice(format!("a damaged copy of {key:?} was replaced with an owner's good one"));
-                self.read_stored(dot);
-            }
-            Err(error) => {
-                self.counters.storage_failed += 1;
-                self.tell_damage(key, &format!("it can't be replaced: {error}"));
-                self.read_failed(dot);
-            }
-        }
     }
 
     fn fail_read(&mut self, op: OpId, read: &ReadOperation, error: ReadError) {

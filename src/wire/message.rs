@@ -108,6 +108,8 @@ pub struct Vitals {
     pub run_kept: u64,
     /// The sender's store is an older copy of itself, and it has not looked through it yet.
     pub doubts: bool,
+    /// The sender may hold copies that belong elsewhere since owners changed.
+    pub moves: bool,
 }
 
 /// The steps by which the last traces of deleted keys go away, in this order.

@@ -314,10 +314,10 @@ pub(super) fn decode_hashed_keys(
     Ok(packed::<HASHED_KEY_BYTES>(r, field, limit)?.map(split).collect())
 }
 
-/// `[members, floor, floor heard, generation, stamp, generation kept, stamp kept, run kept, doubts]`
+/// `[members, floor, floor heard, generation, stamp, generation kept, stamp kept, run kept, doubts, moves]`
 pub(super) fn encode_vitals(vitals: &Vitals, out: &mut Vec<u8>) {
-    let Vitals { members, floor, floor_heard, stamp, stamp_kept, run_kept, doubts } = *vitals;
-    put_array(out, 9);
+    let Vitals { members, floor, floor_heard, stamp, stamp_kept, run_kept, doubts, moves } = *vitals;
+    put_array(out, 10);
     [members, floor, floor_heard].into_iter().for_each(|number| put_uint(out, number));
     for stamp in [stamp, stamp_kept] {
         put_uint(out, stamp.generation.into());
@@ -325,16 +325,17 @@ pub(super) fn encode_vitals(vitals: &Vitals, out: &mut Vec<u8>) {
     }
     put_uint(out, run_kept);
     put_bool(out, doubts);
+    put_bool(out, moves);
 }
 
 pub(super) fn decode_vitals(r: &mut Reader<'_>) -> Result<Vitals, DecodeError> {
-    let later = r.fields("vitals", 9)?;
+    let later = r.fields("vitals", 10)?;
     let (members, floor, floor_heard) = (r.uint("members")?, r.uint("floor")?, r.uint("floor_heard")?);
     let mut stamp = || Ok(Stamp { generation: r.small("generation")?, number: r.uint("number")? });
     let (stamp, stamp_kept) = (stamp()?, stamp()?);
-    let (run_kept, doubts) = (r.uint("run_kept")?, r.flag("doubts")?);
+    let (run_kept, doubts, moves) = (r.uint("run_kept")?, r.flag("doubts")?, r.flag("moves")?);
     r.skip(later)?;
-    Ok(Vitals { members, floor, floor_heard, stamp, stamp_kept, run_kept, doubts })
+    Ok(Vitals { members, floor, floor_heard, stamp, stamp_kept, run_kept, doubts, moves })
 }
 
 pub(super) fn encode_step(step: BurialStep) -> u64 {

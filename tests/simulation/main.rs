@@ -14,6 +14,7 @@ mod detection;
 mod large;
 mod long_values;
 mod members;
+mod moves;
 #[cfg(turbopump_mutations)]
 mod mutations;
 mod scenarios;
