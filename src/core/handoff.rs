@@ -21,7 +21,7 @@ use super::{Core, OpId, Outcome, Timer, index::Verdict, outbox::Peer};
 #[cfg(turbopump_mutations)]
 use crate::mutation::{Mutation, is_planted};
 use crate::{
-    model::{Context, Dot, Key, NodeId, Version},
+    model::{Context, Dot, Key, Mirrors, NodeId, Version},
     wire::AckStatus,
 };
 
@@ -94,7 +94,7 @@ impl Core {
     /// only give it away, is not to be offered it again: of many versions those that came first have gone
     /// before the last ones find room, so whoever owes it the key would send it all of them for ever.
     pub(super) fn without_room(&self, key: &Key, version: &Version) -> AckStatus {
-        let (widest, _) = self.index.spread_with(key, version);
+        let widest = self.index.mirrors(key).unwrap_or(version.mirrors).max(version.mirrors);
         match self.owns(self.me, key, widest) || !self.config.write_chaining {
             true => AckStatus::Busy,
             false => AckStatus::Refused,
@@ -102,8 +102,13 @@ impl Core {
     }
 
     /// A version is on its way to storage. Called before any copy of it is sent.
-    pub(super) fn handoff_begun(&mut self, key: &Key, version: &Arc<Version>) {
-        let (widest, left) = self.index.spread_with(key, version);
+    pub(super) fn handoff_begun(
+        &mut self,
+        key: &Key,
+        version: &Arc<Version>,
+        widest: Mirrors,
+        left: Mirrors,
+    ) {
         let is_owner = self.owns(self.me, key, widest);
         if is_owner && left != widest && !self.owns(self.me, key, left) {
             self.remember_narrowed(key, version);
@@ -127,22 +132,22 @@ impl Core {
     /// A version will not be kept here after all. What is here may have counted on it.
     pub(super) fn handoff_dropped(&mut self, key: &Key) {
         self.handoff.let_go(key);
-        self.give_away(key);
+        self.give_away(key, self.index.mirrors(key));
     }
 
     pub(super) fn handoff_acknowledged(&mut self, peer: NodeId, key: &Key, dot: Dot) {
         if let Some(lacking) = self.handoff.lacking.get_mut(key) {
             lacking.remove(&(peer, dot));
-            self.handoff_stored(key);
+            self.handoff_stored(key, self.index.mirrors(key));
         }
     }
 
-    /// Drops the copies here once nobody lacks any.
-    pub(super) fn handoff_stored(&mut self, key: &Key) {
+    /// Drops the copies here once nobody lacks any. `widest`: the widest spread among all versions of the key.
+    pub(super) fn handoff_stored(&mut self, key: &Key, widest: Option<Mirrors>) {
         let is_moving = self.handoff.moving.contains(key);
         let Some(mut lacking) = self.handoff.let_go(key) else {
             // It may have become somebody else's by the version that was just stored.
-            return self.give_away(key);
+            return self.give_away(key, widest);
         };
         lacking.retain(|(_, dot)| self.index.has_pending(key) || self.index.holds(key, *dot));
         #[cfg(turbopump_mutations)]
@@ -255,12 +260,12 @@ impl Core {
         }
         self.handoff.walk = Some(keys.last().cloned().or(place));
         for (_, key) in keys {
-            self.give_away(&key);
+            self.give_away(&key, self.index.mirrors(&key));
         }
     }
 
-    fn give_away(&mut self, key: &Key) {
-        let Some(widest) = self.index.mirrors(key) else { return };
+    fn give_away(&mut self, key: &Key, widest: Option<Mirrors>) {
+        let Some(widest) = widest else { return };
         if self.owns(self.me, key, widest) || !self.config.write_chaining {
             return;
         }

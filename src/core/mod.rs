@@ -77,7 +77,7 @@ use self::{
 use crate::{
     config::Config,
     fixed_map::FixedMap,
-    model::{Dot, FOR_GOOD, Key, Ledger, Members, NodeId, Seeded, Version},
+    model::{Dot, FOR_GOOD, Key, Ledger, Members, Mirrors, NodeId, Seeded, Version},
     partition::{PartitionCount, Partitioner, Placement},
     storage::Change,
     wire::Message,
@@ -440,13 +440,13 @@ impl Core {
     }
 
     /// A version became part of what this node holds.
-    fn version_stored(&mut self, key: &Key, version: &Arc<Version>) {
+    fn version_stored(&mut self, key: &Key, version: &Arc<Version>, widest: Option<Mirrors>) {
         self.counters.stored += 1;
         self.write_stored(key, version.dot);
         self.read_stored(version.dot);
         self.read_acknowledged(self.me, key, version.dot);
         self.watch_stored(key, version);
-        self.handoff_stored(key);
+        self.handoff_stored(key, widest);
         if !version.is_live(u64::MAX) {
             self.arm_burial();
         }
@@ -506,7 +506,7 @@ impl Core {
         self.work(Purpose::Remove { key: key.clone() }, Work::Change(change));
     }
 
-    fn owns(&self, node: NodeId, key: &Key, mirrors: crate::model::Mirrors) -> bool {
+    fn owns(&self, node: NodeId, key: &Key, mirrors: Mirrors) -> bool {
         self.placement.owns(node, key.hash64(), mirrors)
     }
 

@@ -23,7 +23,7 @@ use super::{
 use crate::mutation::{Mutation, is_planted};
 use crate::{
     config::Ack,
-    core::index::Verdict,
+    core::index::{News, Verdict},
     error::{SubmitError, WriteError},
     fixed_map::FixedMap,
     model::{Context, Digest, Dot, Key, Kind, Ledger, Mirrors, NodeId, Version},
@@ -76,12 +76,15 @@ pub(crate) enum WriteOperation {
     Running(Running),
 }
 
+/// As many nodes as a key usually has owners, without a piece of memory of their own.
+type Nodes = SmallVec<[NodeId; 3]>;
+
 #[derive(Debug)]
 pub(crate) struct Running {
     written: Written,
     ack: Ack,
-    owners: Vec<NodeId>,
-    acked: Vec<NodeId>,
+    owners: Nodes,
+    acked: Nodes,
     stored: bool,
     progress: bool,
 }
@@ -171,7 +174,7 @@ impl Core {
         let key = request.key.clone();
         let mirrors = request.mirrors.or(before).unwrap_or(self.config.mirrors);
         let ack = request.ack.unwrap_or(self.config.ack);
-        let owners: Vec<NodeId> = self.placement.owners(key.hash64(), mirrors).collect();
+        let owners: Nodes = self.placement.owners(key.hash64(), mirrors).collect();
         if let Ack::Mirrors(asked) = ack
             && usize::from(asked) > owners.len()
         {
@@ -205,7 +208,8 @@ impl Core {
         };
         let (mirrors, version) = (version.mirrors, Arc::new(version));
         let (dot, since) = (version.dot, version.since);
-        let is_known = self.index.holds(&key, dot);
+        // One that was named here is news; one that is signed may have come before.
+        let is_known = version.seal.is_some() && self.index.holds(&key, dot);
         let mut known = version.context.clone();
         known.add(dot.actor, since, dot.counter);
         let written =
@@ -214,7 +218,7 @@ impl Core {
         let widest = before.unwrap_or(mirrors).max(mirrors);
         let placement = self.placement.clone();
         let running =
-            Running { written, ack, owners, acked: vec![], stored: false, progress: request.progress };
+            Running { written, ack, owners, acked: Nodes::new(), stored: false, progress: request.progress };
         self.writes.running.insert(dot, op);
         self.keep(op, Operation::Write(Box::new(WriteOperation::Running(running))), timeout_ms);
         match is_known {
@@ -302,7 +306,7 @@ impl Core {
     /// Keeps a version whose value was verified unless it is known, replaced or not signed as its key
     /// demands; `waiter` hears of it either way.
     pub(super) fn accept(&mut self, key: &Key, version: Arc<Version>, content: Content, waiter: Waiter) {
-        let Some(replaces) = self.lets_in(key, &version, waiter) else { return };
+        let Some(news) = self.lets_in(key, &version, waiter) else { return };
         if let Err(error) = self.check_seal(key, &version) {
             let from = if let Waiter::Peer(peer, _) = waiter { Some(peer) } else { None };
             self.seal_refused(key, from, error);
@@ -312,20 +316,20 @@ impl Core {
             self.tell(waiter, AckStatus::Refused);
             return self.read_failed(version.dot);
         }
-        self.store(key, version, content, waiter, replaces);
+        self.store(key, version, content, waiter, news);
     }
 
     /// The same for one whose signature was looked at.
     fn admit(&mut self, key: &Key, version: Arc<Version>, content: Content, waiter: Waiter) {
-        if let Some(replaces) = self.lets_in(key, &version, waiter) {
-            self.store(key, version, content, waiter, replaces);
+        if let Some(news) = self.lets_in(key, &version, waiter) {
+            self.store(key, version, content, waiter, news);
         }
     }
 
-    /// What a version replaces that is news here; of another one `waiter` hears.
-    fn lets_in(&mut self, key: &Key, version: &Version, waiter: Waiter) -> Option<Vec<Dot>> {
+    /// What a version changes that is news here; of another one `waiter` hears.
+    fn lets_in(&mut self, key: &Key, version: &Version, waiter: Waiter) -> Option<News> {
         match self.judge(key, version) {
-            Verdict::New(replaces) => return Some(replaces),
+            Verdict::New(news) => return Some(news),
             Verdict::Pending => self.await_store(version.dot, waiter),
             Verdict::Overtaken(by) => self.await_store(by, waiter),
             Verdict::Known => self.tell(waiter, self.known_status(key, version.dot)),
@@ -339,7 +343,7 @@ impl Core {
         version: Arc<Version>,
         content: Content,
         waiter: Waiter,
-        replaces: Vec<Dot>,
+        News { replaces, widest, left }: News,
     ) {
         let dot = version.dot;
         #[cfg(turbopump_mutations)]
@@ -349,7 +353,7 @@ impl Core {
         self.disturb(key);
         self.promise_kept(key, dot);
         self.index.begin(key, version.clone());
-        self.handoff_begun(key, &version);
+        self.handoff_begun(key, &version, widest, left);
         self.writes.storing.insert(dot, smallvec![waiter]);
         let change = match content {
             Content::Whole(value) => Change::Put { key: key.clone(), version, value, replaces },
@@ -362,8 +366,8 @@ impl Core {
         let waiters = self.writes.storing.remove(&dot).unwrap_or_default();
         let status = match result {
             Ok(()) => {
-                if let Some(version) = self.index.complete(key, dot) {
-                    self.version_stored(key, &version);
+                if let Some((version, widest)) = self.index.complete(key, dot) {
+                    self.version_stored(key, &version, widest);
                 }
                 AckStatus::Stored
             }

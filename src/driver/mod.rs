@@ -25,7 +25,7 @@ pub(crate) use callbacks::{Callbacks, Reply, Watcher};
 pub(crate) use event_loop::{EventLoop, Parts, Shared, WAKER};
 pub(crate) use home::Home;
 pub(crate) use mailbox::{Mail, Mailbox, Room, Ticket};
-pub(crate) use values::fill;
+pub(crate) use values::{are_there, fill};
 
 pub(crate) use disk::Disk;
 

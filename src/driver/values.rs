@@ -25,11 +25,15 @@ pub(crate) fn are_missing(siblings: &Siblings) -> bool {
     siblings.records().iter().any(|r| r.value.is_none() && r.version.kind == Kind::Value)
 }
 
+/// Whether all values are there, and none is longer than that.
+pub(crate) fn are_there(siblings: &Siblings, max: u64) -> bool {
+    siblings.records().iter().all(|record| record.value.is_some() && record.version.len <= max)
+}
+
 /// Reads the values that are missing, up to so many bytes each. May block where storage is slow. A storage
 /// that panics has failed: somebody waits for the answer.
 pub(crate) fn fill(storage: &dyn Storage, found: Found, max: u64) -> Result<Found, ReadError> {
-    let is_there = |record: &Record| record.value.is_some() && record.version.len <= max;
-    if found.siblings.records().iter().all(is_there) {
+    if are_there(&found.siblings, max) {
         return Ok(found);
     }
     catch_unwind(AssertUnwindSafe(|| look(storage, found, max)))

@@ -44,6 +44,12 @@ pub(super) struct Leaves {
     count: usize,
 }
 
+/// Where a key is, or has to come, until something is changed.
+pub(super) struct Place {
+    /// Its leaf among those of its group, and its place there; none where there is no leaf yet.
+    at: Option<(usize, Result<usize, usize>)>,
+}
+
 #[derive(Debug, Default)]
 struct Leaf {
     keys: ThinVec<Key>,
@@ -64,9 +70,20 @@ impl Leaves {
 
     /// What is kept of a key; nothing of one that is not here.
     pub(super) fn find(&self, key: &Key) -> &[u8] {
+        self.record(key, &self.place(key))
+    }
+
+    /// Where a key is.
+    pub(super) fn place(&self, key: &Key) -> Place {
         let leaves = &self.groups[group(key.hash64())];
-        let leaf = leaf_of(leaves, key.hash64()).map(|n| &leaves[n].1);
-        leaf.and_then(|leaf| leaf.search(key).ok().map(|at| leaf.record(leaf.place(at)))).unwrap_or_default()
+        Place { at: leaf_of(leaves, key.hash64()).map(|n| (n, leaves[n].1.search(key))) }
+    }
+
+    /// What is kept of a key, of which the place is known.
+    pub(super) fn record(&self, key: &Key, place: &Place) -> &[u8] {
+        let Some((n, Ok(at))) = place.at else { return &[] };
+        let leaf = &self.groups[group(key.hash64())][n].1;
+        leaf.record(leaf.place(at))
     }
 
     /// All keys, by hash and name, and what is kept of each.
@@ -87,30 +104,29 @@ impl Leaves {
     }
 
     /// Keeps these bytes of a key and no others, and says whether the key is new.
-    pub(super) fn set(&mut self, key: &Key, record: &[u8]) -> bool {
+    pub(super) fn set(&mut self, key: &Key, place: Place, record: &[u8]) -> bool {
         let group = group(key.hash64());
         let leaves = &mut self.groups[group];
-        let n = leaf_of(leaves, key.hash64()).unwrap_or_else(|| {
+        let (n, at) = place.at.unwrap_or_else(|| {
             leaves.insert(0, ((group as u64) << (u64::BITS - GROUP_BITS), Leaf::default()));
-            0
+            (0, Err(0))
         });
         let leaf = &mut leaves[n].1;
-        let is_new = leaf.set(key, record);
+        leaf.set(key, at, record);
         if leaf.is_full()
             && let Some(upper) = leaf.split()
         {
             leaves.insert(n + 1, upper);
         }
-        self.count += usize::from(is_new);
-        is_new
+        self.count += usize::from(at.is_err());
+        at.is_err()
     }
 
     /// Drops a key.
-    pub(super) fn remove(&mut self, key: &Key) {
+    pub(super) fn remove(&mut self, key: &Key, place: Place) {
+        let Some((n, Ok(at))) = place.at else { return };
         let leaves = &mut self.groups[group(key.hash64())];
-        let Some(n) = leaf_of(leaves, key.hash64()) else { return };
         let leaf = &mut leaves[n].1;
-        let Ok(at) = leaf.search(key) else { return };
         leaf.remove(at);
         self.count -= 1;
         if leaf.keys.is_empty() {
@@ -298,8 +314,8 @@ impl Leaf {
         record
     }
 
-    fn set(&mut self, key: &Key, record: &[u8]) -> bool {
-        let (found, count) = (self.search(key), self.keys.len());
+    fn set(&mut self, key: &Key, found: Result<usize, usize>, record: &[u8]) {
+        let count = self.keys.len();
         let (at, place) = match found {
             Ok(at) => (at, self.place(at)),
             Err(at) => {
@@ -316,7 +332,7 @@ impl Leaf {
         let (len, begin) = (TAG_BYTES * count + at, TAG_BYTES * at);
         if found.is_ok() {
             self.bytes[len] = short_len(record);
-            return false;
+            return;
         }
         self.splice(len..len, &[short_len(record)]);
         self.splice(begin..begin, &tag(key.hash64()));
@@ -324,7 +340,6 @@ impl Leaf {
             self.keys.reserve_exact(8);
         }
         self.keys.insert(at, key.clone());
-        true
     }
 
     fn remove(&mut self, at: usize) {
@@ -392,6 +407,14 @@ mod tests {
         Key::new(n.to_string()).unwrap()
     }
 
+    fn set(leaves: &mut Leaves, key: &Key, record: &[u8]) -> bool {
+        leaves.set(key, leaves.place(key), record)
+    }
+
+    fn remove(leaves: &mut Leaves, key: &Key) {
+        leaves.remove(key, leaves.place(key));
+    }
+
     fn check(leaves: &Leaves, model: &BTreeMap<(u64, Key), Vec<u8>>) {
         let all: Vec<(&Key, &[u8])> = leaves.range(0, u64::MAX).collect();
         assert!(leaves.all().eq(all.iter().copied()));
@@ -420,11 +443,11 @@ mod tests {
                     Some(len) => {
                         let bytes = vec![n as u8; len];
                         let is_new = model.insert(place, bytes.clone()).is_none();
-                        prop_assert_eq!(leaves.set(&key, &bytes), is_new);
+                        prop_assert_eq!(set(&mut leaves, &key, &bytes), is_new);
                     }
                     None => {
                         model.remove(&place);
-                        leaves.remove(&key);
+                        remove(&mut leaves, &key);
                         prop_assert_eq!(leaves.find(&key), &[0_u8; 0][..]);
                     }
                 }
@@ -433,14 +456,14 @@ mod tests {
             let mut filler = Filler::default();
             model.iter().for_each(|((hash, key), bytes)| filler.push(*hash, key.clone(), bytes));
             check(&filler.leaves(), &model);
-            model.into_keys().for_each(|(_, key)| leaves.remove(&key));
+            model.into_keys().for_each(|(_, key)| remove(&mut leaves, &key));
             prop_assert!(leaves.is_empty());
         }
 
         #[test]
         fn a_range_is_what_lies_in_it(low: u64, high: u64, count in 0..2_000_u16) {
             let mut leaves = Leaves::default();
-            (0..count).for_each(|n| _ = leaves.set(&key(n), b"x"));
+            (0..count).for_each(|n| _ = set(&mut leaves, &key(n), b"x"));
             let found: Vec<u64> = leaves.range(low, high).map(|(key, _)| key.hash64()).collect();
             let mut wanted: Vec<u64> = (0..count).map(|n| key(n).hash64()).collect();
             wanted.retain(|hash| (low..=high).contains(hash));
@@ -462,11 +485,11 @@ mod tests {
             for key in &keys {
                 assert!(leaves.find(key).is_empty());
                 let bytes = key.as_str().as_bytes().to_vec();
-                assert!(leaves.set(key, &bytes) && !leaves.set(key, &bytes));
+                assert!(set(&mut leaves, key, &bytes) && !set(&mut leaves, key, &bytes));
                 model.insert((key.hash64(), key.clone()), bytes);
             }
             check(&leaves, &model);
-            keys.iter().for_each(|key| leaves.remove(key));
+            keys.iter().for_each(|key| remove(&mut leaves, key));
             assert!(leaves.is_empty());
         }
     }

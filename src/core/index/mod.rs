@@ -16,7 +16,7 @@ mod names;
 mod packed;
 mod totals;
 
-use std::{collections::BTreeMap, ops::Bound, sync::Arc};
+use std::{ops::Bound, sync::Arc};
 
 use smallvec::SmallVec;
 
@@ -24,6 +24,7 @@ use smallvec::SmallVec;
 use crate::mutation::{Mutation, is_planted};
 use crate::{
     digest::Trees,
+    fixed_map::FixedMap,
     model::{Context, Dot, Key, MAX_KEY_BYTES, Mirrors, Version},
     partition::PartitionCount,
 };
@@ -31,7 +32,7 @@ use crate::{
 use leaves::{Filler, Leaves};
 use names::Names;
 use packed::{Actors, Packed, Unpack};
-use totals::{Place, Totals};
+use totals::{Place, Scales, Totals};
 
 /// The pending versions of the keys with one hash, in the order of their names.
 type Pending = SmallVec<[(Key, SmallVec<[Arc<Version>; 1]>); 1]>;
@@ -39,8 +40,8 @@ type Pending = SmallVec<[(Key, SmallVec<[Arc<Version>; 1]>); 1]>;
 /// What to do with a version that arrived.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
-    /// Keep it; it replaces these.
-    New(Vec<Dot>),
+    /// Keep it.
+    New(News),
     /// This very version is on its way to storage.
     Pending,
     /// It is stored, or something stored replaced it.
@@ -49,13 +50,24 @@ pub(crate) enum Verdict {
     Overtaken(Dot),
 }
 
+/// What a version changes that is to be kept.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct News {
+    /// What it replaces.
+    pub(crate) replaces: Vec<Dot>,
+    /// The widest spread among the versions of its key, with it.
+    pub(crate) widest: Mirrors,
+    /// The same among those that it leaves.
+    pub(crate) left: Mirrors,
+}
+
 /// See the [module](self).
 #[derive(Debug)]
 pub(crate) struct Index {
     /// Stored versions, packed.
     held: Leaves,
     actors: Actors,
-    pending: BTreeMap<u64, Pending>,
+    pending: FixedMap<u64, Pending>,
     /// Of the keys with stored versions.
     names: Names,
     totals: Totals,
@@ -79,7 +91,7 @@ impl Index {
         Self {
             held: Leaves::default(),
             actors: Actors::default(),
-            pending: BTreeMap::new(),
+            pending: FixedMap::default(),
             names: Names::default(),
             totals: Totals::new(partitions, everywhere),
             loaded: Loaded::default(),
@@ -234,36 +246,28 @@ impl Index {
         held.chain(self.pending(key).iter().map(|v| v.mirrors)).max()
     }
 
-    /// The widest spread among the versions of a key, and among those that `version` leaves there.
-    pub(crate) fn spread_with(&self, key: &Key, version: &Version) -> (Mirrors, Mirrors) {
-        let (mut all, mut left) = (version.mirrors, version.mirrors);
-        let held = self.held(key).map(|v| (v.dot, v.mirrors));
-        for (dot, mirrors) in held.chain(self.pending(key).iter().map(|v| (v.dot, v.mirrors))) {
-            all = all.max(mirrors);
-            if !version.covers(dot) {
-                left = left.max(mirrors);
-            }
-        }
-        (all, left)
-    }
-
     /// What to do with `new`, which arrived from a client or a peer.
     pub(crate) fn judge(&self, key: &Key, new: &Version) -> Verdict {
-        let (held, pending) = (self.held(key), self.pending(key));
-        if { held }.any(|v| v.dot == new.dot) {
-            return Verdict::Known;
+        let mut news = News { replaces: Vec::new(), widest: new.mirrors, left: new.mirrors };
+        let (mut is_replaced, pending) = (false, self.pending(key));
+        for held in self.held(key) {
+            if held.dot == new.dot {
+                return Verdict::Known;
+            }
+            is_replaced |= held.covers(new.dot);
+            news.meet(new, held.dot, held.mirrors);
         }
         if pending.iter().any(|v| v.dot == new.dot) {
             return Verdict::Pending;
         }
-        if { held }.any(|v| v.covers(new.dot)) {
+        if is_replaced {
             return Verdict::Known;
         }
         if let Some(version) = pending.iter().find(|v| v.covers(new.dot)) {
             return Verdict::Overtaken(version.dot);
         }
-        let dots = held.map(|v| v.dot).chain(pending.iter().map(|v| v.dot));
-        Verdict::New(dots.filter(|dot| new.covers(*dot)).collect())
+        pending.iter().for_each(|v| news.meet(new, v.dot, v.mirrors));
+        Verdict::New(news)
     }
 
     /// Notes a version that goes to storage now.
@@ -322,8 +326,9 @@ impl Index {
         leftovers
     }
 
-    /// Storage has it: it counts from now on, and what it covers is gone. Gives the version.
-    pub(crate) fn complete(&mut self, key: &Key, dot: Dot) -> Option<Arc<Version>> {
+    /// Storage has it: it counts from now on, and what it covers is gone. Gives the version, and the widest
+    /// spread among those of the key, pending ones included.
+    pub(crate) fn complete(&mut self, key: &Key, dot: Dot) -> Option<(Arc<Version>, Option<Mirrors>)> {
         let version = self.pending(key).iter().find(|v| v.dot == dot)?.clone();
         // A pending one that it covers went to storage before, and was removed there with it.
         self.retain_pending(key, |v| v.dot != dot && !version.covers(v.dot));
@@ -334,8 +339,9 @@ impl Index {
             }
             !version.covers(v.dot)
         };
-        self.change(key, keeps, Some(&version));
-        Some(version)
+        let stored = self.change(key, keeps, Some(&version));
+        let widest = stored.max(self.pending(key).iter().map(|v| v.mirrors).max());
+        Some((version, widest))
     }
 
     /// Storage could not take it, or lost it.
@@ -375,10 +381,15 @@ impl Index {
         let from = after.map_or(0, |(hash, _)| *hash);
         let is_passed = |place: &(u64, &Key)| after.is_some_and(|(hash, key)| *place <= (*hash, key));
         let held = self.held.range(from, u64::MAX).map(|(key, _)| (key.hash64(), key));
-        let pending = self.pending.range(from..);
-        let pending = pending.flat_map(|(hash, slots)| slots.iter().map(|(key, _)| (*hash, key)));
+        let behind = self.pending.iter().filter(|(hash, _)| **hash >= from);
+        let pending = behind.flat_map(|(hash, slots)| slots.iter().map(|(key, _)| (*hash, key)));
+        let mut pending: Vec<(u64, &Key)> = pending.filter(|place| !is_passed(place)).collect();
+        if limit < pending.len() {
+            pending.select_nth_unstable(limit);
+            pending.truncate(limit);
+        }
         let mut places: Vec<(u64, &Key)> = held.skip_while(is_passed).take(limit).collect();
-        places.extend(pending.skip_while(is_passed).take(limit));
+        places.extend(pending);
         places.sort_unstable();
         places.dedup();
         places.into_iter().take(limit).map(|(hash, key)| (hash, key.clone())).collect()
@@ -426,28 +437,52 @@ impl Index {
         }
     }
 
-    /// Drops stored versions of a key, adds one, and keeps totals and names true.
-    fn change(&mut self, key: &Key, keeps: impl Fn(&Packed) -> bool, new: Option<&Version>) {
+    /// Drops stored versions of a key, adds one, and keeps totals and names true. Gives the widest spread among
+    /// those that are stored then.
+    fn change(
+        &mut self,
+        key: &Key,
+        keeps: impl Fn(&Packed) -> bool,
+        new: Option<&Version>,
+    ) -> Option<Mirrors> {
         let Self { held, actors, scratch, totals, names, .. } = self;
-        let (hash, record) = (key.hash64(), held.find(key));
-        let (had_some, before) = (!record.is_empty(), totals.weigh(hash, Unpack { bytes: record, actors }));
+        let (hash, place) = (key.hash64(), held.place(key));
+        let (mut before, mut after) = (Scales::default(), Scales::default());
         scratch.clear();
-        let mut versions = Unpack { bytes: record, actors };
-        while let Some((bytes, version)) = versions.next_with_bytes() {
-            if keeps(&version) {
+        let mut versions = Unpack { bytes: held.record(key, &place), actors };
+        while let Some((bytes, v)) = versions.next_with_bytes() {
+            let rest = (v.kind, v.written_ms, v.expires_ms);
+            before.add(hash, v.dot, v.mirrors, rest);
+            if keeps(&v) {
+                after.add(hash, v.dot, v.mirrors, rest);
                 scratch.extend_from_slice(bytes);
             }
         }
-        new.iter().for_each(|version| actors.pack(version, scratch));
-        let after = totals.weigh(hash, Unpack { bytes: scratch, actors });
-        totals.change(hash, key, before, after);
+        if let Some(v) = new {
+            after.add(hash, v.dot, v.mirrors, (v.kind, v.written_ms, v.expires_ms));
+            actors.pack(v, scratch);
+        }
+        totals.change(hash, key, totals.weight(&before), totals.weight(&after));
         if !scratch.is_empty() {
-            if held.set(key, scratch) {
+            if held.set(key, place, scratch) {
                 names.insert(key);
             }
-        } else if had_some {
-            held.remove(key);
+        } else if before.widest.is_some() {
+            held.remove(key, place);
             names.remove(key);
+        }
+        after.widest
+    }
+}
+
+impl News {
+    /// There is another version, of this name and spread, beside the new one.
+    fn meet(&mut self, new: &Version, dot: Dot, mirrors: Mirrors) {
+        self.widest = self.widest.max(mirrors);
+        if new.covers(dot) {
+            self.replaces.push(dot);
+        } else {
+            self.left = self.left.max(mirrors);
         }
     }
 }

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use super::packed::Unpack;
 use crate::{
     digest::{Trees, version_digest},
-    model::{Key, Kind, Mirrors},
+    model::{Dot, Key, Kind, Mirrors},
     partition::PartitionCount,
 };
 
@@ -48,6 +48,35 @@ pub(super) struct Graves {
 /// A time in milliseconds since 1970, a hash, and its key.
 pub(crate) type Place = (u64, u64, Key);
 
+/// Versions of one key that are being weighed.
+#[derive(Default)]
+pub(super) struct Scales {
+    /// The widest spread among them.
+    pub(super) widest: Option<Mirrors>,
+    digest: u64,
+    deleted_ms: u64,
+    expires_ms: Option<u64>,
+    is_alive: bool,
+}
+
+impl Scales {
+    pub(super) fn add(
+        &mut self,
+        hash: u64,
+        dot: Dot,
+        mirrors: Mirrors,
+        (kind, written_ms, expires_ms): (Kind, u64, Option<u64>),
+    ) {
+        self.widest = self.widest.max(Some(mirrors));
+        self.digest = self.digest.wrapping_add(version_digest(hash, dot));
+        match (kind, expires_ms) {
+            (Kind::Tombstone, _) => self.deleted_ms = self.deleted_ms.max(written_ms),
+            (Kind::Value, Some(at_ms)) => self.expires_ms = self.expires_ms.max(Some(at_ms)),
+            (Kind::Value, None) => self.is_alive = true,
+        }
+    }
+}
+
 impl Totals {
     pub(super) fn new(partitions: PartitionCount, everywhere: bool) -> Self {
         let (trees, graves) = (Trees::default(), Graves::default());
@@ -56,19 +85,16 @@ impl Totals {
 
     /// None where nothing is stored.
     pub(super) fn weigh(&self, hash: u64, versions: Unpack<'_>) -> Option<Weight> {
-        let (mut tree, mut digest, mut deleted_ms) = (None, 0_u64, 0);
-        let (mut expires_ms, mut is_alive) = (None, false);
-        for version in versions {
-            tree = tree.max(Some(version.mirrors));
-            digest = digest.wrapping_add(version_digest(hash, version.dot));
-            match (version.kind, version.expires_ms) {
-                (Kind::Tombstone, _) => deleted_ms = deleted_ms.max(version.written_ms),
-                (Kind::Value, Some(at_ms)) => expires_ms = expires_ms.max(Some(at_ms)),
-                (Kind::Value, None) => is_alive = true,
-            }
-        }
+        let mut scales = Scales::default();
+        versions.for_each(|v| scales.add(hash, v.dot, v.mirrors, (v.kind, v.written_ms, v.expires_ms)));
+        self.weight(&scales)
+    }
+
+    /// None where there is nothing on the scales.
+    pub(super) fn weight(&self, scales: &Scales) -> Option<Weight> {
+        let Scales { widest, digest, deleted_ms, expires_ms, is_alive } = *scales;
         let grave = expires_ms.map_or(Grave::Deleted(deleted_ms), Grave::Expiring);
-        let tree = if self.everywhere { tree.map(|_| Mirrors::ALL) } else { tree };
+        let tree = if self.everywhere { widest.map(|_| Mirrors::ALL) } else { widest };
         Some(Weight { tree: tree?, digest, grave: (!is_alive).then_some(grave) })
     }
 
