@@ -236,11 +236,12 @@
 //!
 //! Without admins, [`Config::signed_members`](crate::Config::signed_members) has the members sign: every
 //! present one may add and remove others, and a node takes in what the member that says it has signed,
-//! nothing else. It signs all of that itself, so nothing hangs on the word of one who was removed later; one
-//! that was away until all whom it knew are gone has to be introduced anew. What a member says of itself, and that a
-//! removal is for good, is as with admins. To begin or end this, stop all nodes; weights that members
-//! had named count again when they have said so themselves. Without either, a change is as good as the link that it
-//! came over: over QUIC that is the key of some member.
+//! nothing else. It signs all of that itself, so nothing hangs on the word of one who was removed later;
+//! one that was away until all whom it knew are gone has to be introduced anew. What a member says of
+//! itself, and that a removal is for good, is as with admins. To begin or end this, stop all nodes; weights
+//! that members had named count again when they have said so themselves. Without either, a change is as
+//! good as the link that it came over: over QUIC that is the key of some member. The daemon has members sign
+//! over QUIC unless it is told otherwise.
 //!
 //! ```
 //! use turbopump::{Appointment, Config, Identity, Node};

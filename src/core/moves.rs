@@ -7,7 +7,7 @@
 //!
 //! ```text
 //! Quorum, All:  former owners at once ──all have answered──> owners at once
-//! One:          owners in turn ──none has any──> former owners in turn ──nor they──> owners again
+//! One:          owners in turn ──none has any──> former ones in turn ──nor they──> owners again
 //! ```
 //!
 //! A peer says in its pings whether it has copies to give away since owners changed. Until it can

@@ -8,7 +8,8 @@
 //!
 //! Invariants: nobody is told `Stored` before storage was; a version is verified (length and
 //! digest) before it is begun; a version that is known or replaced is acknowledged as `Known` and
-//! never stored twice; one whose signature is not as its key demands (`seals`) is never begun. A write that failed is unknown: its copies may live elsewhere.
+//! never stored twice; one whose signature is not as its key demands (`seals`) is never begun. A write that
+//! failed is unknown: its copies may live elsewhere.
 
 use std::sync::Arc;
 

@@ -33,9 +33,9 @@ impl ChangeMembers {
         Self { node, id, change, key: None, signed: None }
     }
 
-    /// The public key of the node, which is needed where members are signed. Default, of one that is added: none is
-    /// named, it is taken over from the node itself where the transport does not ask for keys; of one that
-    /// is known: that.
+    /// The public key of the node, which is needed where members are signed. Default, of one that is added:
+    /// none is named, it is taken over from the node itself where the transport does not ask for keys; of
+    /// one that is known: that.
     pub fn key(mut self, key: PublicKey) -> Self {
         self.key = Some(key);
         self

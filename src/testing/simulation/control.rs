@@ -401,7 +401,7 @@ impl World {
     }
 
     /// Adds a member again that was removed, or has left, by the word of another one. Its disk is
-    /// what it was; a process that runs goes on. Not where members are signed: who is removed there is so for good.
+    /// what it was; a process that runs goes on. Not where members are signed: removal is for good there.
     pub fn add_again(&mut self, n: usize, by: usize) {
         let Config { signed_members, admin_keys, .. } = &self.options.config;
         let is_for_good = *signed_members || !admin_keys.is_empty();
