@@ -1,8 +1,8 @@
 //! `turbopumpd member`: who belongs to the cluster, from the command line.
 //!
 //! In a cluster with admins a change is signed here, where the admin's key is, and given to any node that is
-//! up, which needs not be trusted with anything. Otherwise the node makes it its own. `--print` gives the line for a members file instead, for a cluster that
-//! is not born yet.
+//! up, which needs not be trusted with anything. Otherwise the node makes it its own. `--print` gives the
+//! line for a members file instead, for a cluster that is not born yet.
 
 use std::{
     fmt::Write as _,
