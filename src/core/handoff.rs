@@ -69,9 +69,9 @@ impl Handoff {
         self.walk.is_some() || !self.moving.is_empty()
     }
 
-    fn let_go(&mut self, key: &Key) -> Option<BTreeSet<(NodeId, Dot)>> {
+    fn let_go(&mut self, key: &Key) {
         self.moving.remove(key);
-        self.lacking.remove(key)
+        self.lacking.remove(key);
     }
 
     /// How far the walk over all keys has come.
@@ -138,27 +138,29 @@ impl Core {
     pub(super) fn handoff_acknowledged(&mut self, peer: NodeId, key: &Key, dot: Dot) {
         if let Some(lacking) = self.handoff.lacking.get_mut(key) {
             lacking.remove(&(peer, dot));
-            self.handoff_stored(key, self.index.mirrors(key));
+            self.drop_what_nobody_lacks(key);
         }
     }
 
-    /// Drops the copies here once nobody lacks any. `widest`: the widest spread among all versions of the key.
+    /// A version was stored. `widest`: the widest spread among all versions of the key.
     pub(super) fn handoff_stored(&mut self, key: &Key, widest: Option<Mirrors>) {
-        let is_moving = self.handoff.moving.contains(key);
-        let Some(mut lacking) = self.handoff.let_go(key) else {
-            // It may have become somebody else's by the version that was just stored.
-            return self.give_away(key, widest);
-        };
-        lacking.retain(|(_, dot)| self.index.has_pending(key) || self.index.holds(key, *dot));
+        match self.handoff.lacking.contains_key(key) {
+            true => self.drop_what_nobody_lacks(key),
+            // It may have become somebody else's by that version.
+            false => self.give_away(key, widest),
+        }
+    }
+
+    fn drop_what_nobody_lacks(&mut self, key: &Key) {
+        let Some(lacking) = self.handoff.lacking.get_mut(key) else { return };
+        let has_pending = self.index.has_pending(key);
+        lacking.retain(|(_, dot)| has_pending || self.index.holds(key, *dot));
         #[cfg(turbopump_mutations)]
         lacking.retain(|_| !is_planted(Mutation::HandoffBeforeTheAck));
-        if !lacking.is_empty() || self.index.has_pending(key) {
-            self.handoff.lacking.insert(key.clone(), lacking);
-            if is_moving {
-                self.handoff.moving.insert(key.clone());
-            }
+        if !lacking.is_empty() || has_pending {
             return;
         }
+        self.handoff.let_go(key);
         if self.index.stored(key).all(|v| !self.owns(self.me, key, v.mirrors)) {
             self.counters.handed_off += 1;
             self.drop_copies(key);
