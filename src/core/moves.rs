@@ -93,15 +93,13 @@ impl Core {
         let owners = std::mem::take(&mut read.last_round);
         read.answers.retain(|(id, _)| !owners.contains(id));
         let (key, distrust) = (read.key.clone(), read.distrust);
-        let silent = distrust || self.is_doubted(&key);
-        let held = if silent || !owners.contains(&self.me) { Vec::new() } else { self.held(&key) };
-        let up: Vec<NodeId> = owners.iter().filter(|id| self.is_up(**id)).copied().collect();
-        let me = self.me;
+        let held = if owners.contains(&self.me) { self.own_answer(&key, distrust) } else { None };
+        let up: Vec<NodeId> = owners.into_iter().filter(|id| self.is_up(*id)).collect();
         let Some(read) = self.operations.read(op) else { return };
-        if !silent && owners.contains(&me) {
-            read.answers.push((me, held.iter().map(|r| r.version.dot).collect()));
+        if let Some(held) = held {
+            read.answers.push((self.me, held.iter().map(|r| r.version.dot).collect()));
+            held.into_iter().for_each(|record| read.found.insert(record));
         }
-        held.into_iter().for_each(|record| read.found.insert(record));
         read.to_ask.splice(..0, up);
     }
 }

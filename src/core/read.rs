@@ -20,7 +20,9 @@ use std::{
 
 use bytes::Bytes;
 
-use super::{Core, Found, OpId, Outcome, Purpose, ReadRequest, Timer, Work, operations::Operation, scrub};
+use super::{
+    Core, Found, OpId, Outcome, Purpose, ReadRequest, Timer, Work, operations::Operation, outbox::Peer, scrub,
+};
 use crate::{
     config::Read,
     error::ReadError,
@@ -94,6 +96,11 @@ impl ReadOperation {
         self.answers.iter().filter(|(id, _)| self.owners.contains(id)).count()
     }
 
+    /// Who went down is not asked.
+    fn leave_out_absent(&mut self, peers: &BTreeMap<NodeId, Peer>) {
+        self.to_ask.retain(|id| peers.get(id).is_some_and(|peer| peer.up));
+    }
+
     /// Nobody is left to ask or to wait for.
     fn is_exhausted(&self) -> bool {
         self.tags.is_empty() && self.to_ask.is_empty() && self.last_round.is_empty()
@@ -129,9 +136,8 @@ impl Core {
         // A key may have been written with other mirrors than the default. Owners with fewer
         // mirrors come first in those with more, so asking on along the list finds it.
         let owners: Vec<NodeId> = self.placement.owners(key.hash64(), mirrors).collect();
-        // What may be a ghost does not count as an answer, and is not passed on.
-        let silent = distrust || self.is_doubted(&key);
-        let found = if silent { Vec::new() } else { self.held(&key) };
+        let held = self.own_answer(&key, distrust);
+        let silent = held.is_none();
         let mut to_ask: Vec<NodeId> = match read {
             Read::One => self.placement.owners(key.hash64(), Mirrors::ALL).collect(),
             _ => owners.clone(),
@@ -151,7 +157,7 @@ impl Core {
             last_round: Vec::new(),
             placement: self.placement.clone(),
             answers: Vec::new(),
-            found: Siblings::resolve(found),
+            found: Siblings::resolve(held.unwrap_or_default()),
             awaited: Vec::new(),
             hedge_ms: HEDGE_MS,
             hedge_at_ms: 0,
@@ -182,6 +188,12 @@ impl Core {
         }
         self.keep(op, Operation::Read(Box::new(operation)), timeout_ms);
         self.ask(op);
+    }
+
+    /// What this node answers for. What may be a ghost does not count as an answer, and is not passed on.
+    pub(super) fn own_answer(&self, key: &Key, distrust: bool) -> Option<Vec<Record>> {
+        let silent = distrust || self.is_doubted(key);
+        (!silent).then(|| self.held(key))
     }
 
     /// What this node has stored of a key; values to be filled in by whoever reads storage.
@@ -289,8 +301,7 @@ impl Core {
                 self.value_missing(op);
                 continue;
             }
-            self.reads.parked.push(op);
-            self.timers.set_earlier(Timer::Await, self.now.mono_ms + HEDGE_MS);
+            self.begin_anew_soon(op);
         }
     }
 
@@ -318,7 +329,7 @@ impl Core {
                 self.timers.set_earlier(Timer::Await, at_ms);
                 continue;
             }
-            read.to_ask.retain(|id| self.peers.get(id).is_some_and(|p| p.up));
+            read.leave_out_absent(&self.peers);
             if !read.to_ask.is_empty() {
                 self.ask(op);
                 continue;
@@ -353,7 +364,7 @@ impl Core {
         if !read.awaited.is_empty() {
             return;
         }
-        read.to_ask.retain(|id| self.peers.get(id).is_some_and(|p| p.up));
+        read.leave_out_absent(&self.peers);
         self.begin_last_round(op);
         let Some(read) = self.operations.read(op) else { return };
         if !read.is_answered() && !read.is_exhausted() {
@@ -391,11 +402,15 @@ impl Core {
         }
     }
 
-    /// Begins anew in a moment, in the time that is left.
     fn park_read(&mut self, op: OpId, read: ReadOperation, left_ms: u64) {
+        self.keep(op, Operation::Read(Box::new(read)), left_ms);
+        self.begin_anew_soon(op);
+    }
+
+    /// Has a read begin anew in a moment, in the time that is left.
+    fn begin_anew_soon(&mut self, op: OpId) {
         self.reads.parked.push(op);
         self.timers.set_earlier(Timer::Await, self.now.mono_ms + HEDGE_MS);
-        self.keep(op, Operation::Read(Box::new(read)), left_ms);
     }
 
     /// What was found is not here any more: begins anew with the time that is left.
