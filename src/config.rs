@@ -163,6 +163,11 @@ impl Default for Config {
 }
 
 impl Config {
+    /// Whether who is a member is signed: by admins, or by members.
+    pub(crate) fn has_signed_members(&self) -> bool {
+        self.signed_members || !self.admin_keys.is_empty()
+    }
+
     /// The silence after which a peer counts as down, over a transport of such patience.
     pub(crate) fn silence_allowed(&self, patience: Duration) -> Duration {
         self.down_after.unwrap_or_else(|| patience.max(self.ping_interval * 4))

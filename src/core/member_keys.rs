@@ -11,7 +11,7 @@ use crate::model::{Member, MemberKey, Members, NodeId, PublicKey};
 impl Core {
     /// Takes the first key that a member shows as its own, and tells the others.
     pub(super) fn key_shown(&mut self, id: NodeId, key: PublicKey) {
-        if self.has_signed_members() {
+        if self.config.has_signed_members() {
             return;
         }
         let nobodys = |m: &&Member| m.is_present() && m.key == MemberKey::Unknown;

@@ -107,7 +107,7 @@ impl Core {
         if id == self.me && self.config.admin_keys.is_empty() {
             return Err(MemberError::Myself(id));
         }
-        if self.has_signed_members() {
+        if self.config.has_signed_members() {
             return self.appoint(id, addrs, key, appointed);
         }
         let mut entry = Member { key: key.into(), ..Member::new(id, addrs) };
@@ -140,7 +140,7 @@ impl Core {
             return Err(MemberError::Myself(id));
         }
         let known = self.members.find(id).filter(|m| m.is_present()).ok_or(MemberError::Unknown(id))?;
-        let removed = if self.has_signed_members() {
+        let removed = if self.config.has_signed_members() {
             self.removal(known, key, warrant)?
         } else {
             let revision = known.revision.saturating_add(1);
@@ -179,7 +179,7 @@ impl Core {
         };
         if key != mine.key {
             self.notice("another key than its own was named for this node".into());
-            if self.has_signed_members() {
+            if self.config.has_signed_members() {
                 return false;
             }
         }

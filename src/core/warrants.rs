@@ -101,18 +101,13 @@ impl Warrants {
 }
 
 impl Core {
-    /// Whether who is a member is signed.
-    pub(super) fn has_signed_members(&self) -> bool {
-        self.config.signed_members || !self.config.admin_keys.is_empty()
-    }
-
     /// Whose signature counts for what `from` says of others.
     pub(super) fn signers(&self, from: NodeId) -> Vec<PublicKey> {
-        let key_of = |m: &Member| m.key.known().filter(|_| self.members.contains(from));
-        match self.config.admin_keys.is_empty() {
-            true => self.members.find(from).and_then(key_of).into_iter().collect(),
-            false => self.config.admin_keys.clone(),
+        if !self.config.admin_keys.is_empty() {
+            return self.config.admin_keys.clone();
         }
+        let present = self.members.find(from).filter(|_| self.members.contains(from));
+        present.and_then(|m| m.key.known()).into_iter().collect()
     }
 
     /// Merges what this node says of itself.
@@ -140,7 +135,7 @@ impl Core {
     }
 
     fn check_member(&self, entry: &Member, signers: &[PublicKey]) -> Result<(), WarrantError> {
-        if self.has_signed_members() {
+        if self.config.has_signed_members() {
             return entry.check_warrant(&self.warrants.cluster, signers, self.warrants.verify);
         }
         // Nobody here could say that.
@@ -169,13 +164,11 @@ impl Core {
         if generation < next {
             return Err(MemberError::Generation { id, next });
         }
-        if known.is_some_and(|m| m.generation == generation && m.key != entry.key) {
+        let keeps_its_key = id == self.me || known.is_some_and(|m| m.generation == generation);
+        if keeps_its_key && known.is_some_and(|m| m.key != entry.key) {
             return Err(MemberError::Key(id));
         }
         if id == self.me {
-            if known.is_some_and(|m| m.key != entry.key) {
-                return Err(MemberError::Key(id));
-            }
             if self.hear_of_myself(self.me, &entry, &signers) {
                 self.members_changed();
             }

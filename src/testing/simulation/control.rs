@@ -7,7 +7,7 @@ use super::{
     world::{Event, World},
 };
 use crate::{
-    config::{Ack, Config, Read},
+    config::{Ack, Read},
     core::{Content, Input, OpId, Outcome, ReadRequest, Request, WatchId, WriteRequest},
     identity::Identity,
     model::{Digest, Dot, FOR_GOOD, Key, Kind, Member, Members, Mirrors, NodeId, Record},
@@ -403,8 +403,7 @@ impl World {
     /// Adds a member again that was removed, or has left, by the word of another one. Its disk is
     /// what it was; a process that runs goes on. Not where members are signed: removal is for good there.
     pub fn add_again(&mut self, n: usize, by: usize) {
-        let Config { signed_members, admin_keys, .. } = &self.options.config;
-        let is_for_good = *signed_members || !admin_keys.is_empty();
+        let is_for_good = self.options.config.has_signed_members();
         if is_for_good || self.nodes[n].standing != Standing::Removed || self.nodes[by].process.is_none() {
             return;
         }
