@@ -16,7 +16,7 @@ mod names;
 mod packed;
 mod totals;
 
-use std::{ops::Bound, sync::Arc};
+use std::{collections::BTreeMap, ops::Bound, sync::Arc};
 
 use smallvec::SmallVec;
 
@@ -24,7 +24,6 @@ use smallvec::SmallVec;
 use crate::mutation::{Mutation, is_planted};
 use crate::{
     digest::Trees,
-    fixed_map::FixedMap,
     model::{Context, Dot, Key, MAX_KEY_BYTES, Mirrors, Version},
     partition::PartitionCount,
 };
@@ -67,7 +66,7 @@ pub(crate) struct Index {
     /// Stored versions, packed.
     held: Leaves,
     actors: Actors,
-    pending: FixedMap<u64, Pending>,
+    pending: BTreeMap<u64, Pending>,
     /// Of the keys with stored versions.
     names: Names,
     totals: Totals,
@@ -91,7 +90,7 @@ impl Index {
         Self {
             held: Leaves::default(),
             actors: Actors::default(),
-            pending: FixedMap::default(),
+            pending: BTreeMap::new(),
             names: Names::default(),
             totals: Totals::new(partitions, everywhere),
             loaded: Loaded::default(),
@@ -381,15 +380,10 @@ impl Index {
         let from = after.map_or(0, |(hash, _)| *hash);
         let is_passed = |place: &(u64, &Key)| after.is_some_and(|(hash, key)| *place <= (*hash, key));
         let held = self.held.range(from, u64::MAX).map(|(key, _)| (key.hash64(), key));
-        let behind = self.pending.iter().filter(|(hash, _)| **hash >= from);
-        let pending = behind.flat_map(|(hash, slots)| slots.iter().map(|(key, _)| (*hash, key)));
-        let mut pending: Vec<(u64, &Key)> = pending.filter(|place| !is_passed(place)).collect();
-        if limit < pending.len() {
-            pending.select_nth_unstable(limit);
-            pending.truncate(limit);
-        }
+        let pending = self.pending.range(from..);
+        let pending = pending.flat_map(|(hash, slots)| slots.iter().map(|(key, _)| (*hash, key)));
         let mut places: Vec<(u64, &Key)> = held.skip_while(is_passed).take(limit).collect();
-        places.extend(pending);
+        places.extend(pending.skip_while(is_passed).take(limit));
         places.sort_unstable();
         places.dedup();
         places.into_iter().take(limit).map(|(hash, key)| (hash, key.clone())).collect()
