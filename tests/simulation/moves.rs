@@ -66,44 +66,41 @@ fn check(told: &Told, what: &str) {
     assert!(told.failed * 20 <= told.found, "{what}: {} failed, {} found", told.failed, told.found);
 }
 
+/// Seeds from 1 on, with one to three mirrors in turns, and either kind of read.
+fn cases(seeds: u64) -> impl Iterator<Item = (u64, u16, Read)> {
+    let mirrors = [1, 2, 3].into_iter().cycle();
+    let both = |(seed, mirrors)| [Read::One, Read::Quorum].map(|read| (seed, mirrors, read));
+    (1..=seeds).zip(mirrors).flat_map(both)
+}
+
 /// Goal: no key is called absent while the copies are on their way to those who own it now. Method: three
 /// nodes join at once, and every node is asked for every key all the while.
 #[test]
 fn no_key_is_called_absent_while_others_join() {
-    for (seed, mirrors) in (1..=9).zip([1, 2, 3].into_iter().cycle()) {
-        for read in [Read::One, Read::Quorum] {
-            let mut world = slow_movers(seed, 3, 3, mirrors);
-            let mut told = Told::default();
-            for n in 3..6 {
-                world.join(n, n - 3);
-                world.run_for(30);
-                read_all(&mut world, &(0..=n).collect::<Vec<_>>(), read, &mut told);
-            }
-            for _ in 0..10 {
-                read_all(&mut world, &[0, 1, 2, 3, 4, 5], read, &mut told);
-            }
-            check(&told, &format!("seed {seed}, {mirrors} mirrors, {read:?}"));
-            healed(&mut world);
+    for (seed, mirrors, read) in cases(9) {
+        let (mut world, mut told) = (slow_movers(seed, 3, 3, mirrors), Told::default());
+        for n in 3..6 {
+            world.join(n, n - 3);
+            world.run_for(30);
+            read_all(&mut world, &(0..=n).collect::<Vec<_>>(), read, &mut told);
         }
+        (0..10).for_each(|_| read_all(&mut world, &[0, 1, 2, 3, 4, 5], read, &mut told));
+        check(&told, &format!("seed {seed}, {mirrors} mirrors, {read:?}"));
+        healed(&mut world);
     }
 }
 
 /// Goal: the same where members leave, and the only copies are with those who go. Method: three of six leave.
 #[test]
 fn no_key_is_called_absent_while_others_leave() {
-    for (seed, mirrors) in (1..=6).zip([1, 2, 3].into_iter().cycle()) {
-        for read in [Read::One, Read::Quorum] {
-            let mut world = slow_movers(seed, 6, 0, mirrors);
-            let mut told = Told::default();
-            for n in [5, 4, 3] {
-                world.leave(n);
-                world.run_for(30);
-                read_all(&mut world, &[0, 1, 2], read, &mut told);
-            }
-            for _ in 0..10 {
-                read_all(&mut world, &[0, 1, 2], read, &mut told);
-            }
-            check(&told, &format!("seed {seed}, {mirrors} mirrors, {read:?}"));
+    for (seed, mirrors, read) in cases(6) {
+        let (mut world, mut told) = (slow_movers(seed, 6, 0, mirrors), Told::default());
+        for n in [5, 4, 3] {
+            world.leave(n);
+            world.run_for(30);
+            read_all(&mut world, &[0, 1, 2], read, &mut told);
         }
+        (0..10).for_each(|_| read_all(&mut world, &[0, 1, 2], read, &mut told));
+        check(&told, &format!("seed {seed}, {mirrors} mirrors, {read:?}"));
     }
 }
