@@ -253,6 +253,12 @@ impl Core {
         self.turn(now, outputs, |core| core.dispatch(input));
     }
 
+    /// Brings near what inputs that are about these keys will look at, so that they wait for memory less. Changes
+    /// nothing.
+    pub fn prefetch(&self, keys: &[&Key]) {
+        self.index.prefetch(keys);
+    }
+
     /// When to come back with a [`Input::Tick`] if nothing else happens, on the monotonic clock.
     pub fn deadline(&self) -> Option<u64> {
         self.timers.next()

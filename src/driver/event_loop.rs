@@ -18,7 +18,10 @@ use mio::{Events, Poll, Token, Waker};
 use parking_lot::RwLock;
 
 use super::{
-    Callbacks, Clock, Home, Mail, Mailbox, Reply, Room, Task, Ticket, Watcher, disk::Disk, now, values,
+    Callbacks, Clock, Home, Mail, Mailbox, Reply, Room, Task, Ticket, Watcher,
+    ahead::{AHEAD, look_ahead},
+    disk::Disk,
+    now, values,
 };
 use crate::{
     core::{Core, Input, Now, OpId, Outcome, Output, WatchId},
@@ -172,7 +175,12 @@ impl EventLoop {
             TransportEvent::Removed { addr, key } => links.turned_away(now_ms, addr, key, events),
             TransportEvent::Closed { addr } => links.closed(addr, events),
         });
-        for event in std::mem::take(&mut self.link_events) {
+        let mut events = std::mem::take(&mut self.link_events).into_iter();
+        for n in 0..events.len() {
+            if n % AHEAD == 0 {
+                look_ahead(&self.parts, events.as_slice().iter());
+            }
+            let Some(event) = events.next() else { break };
             match event {
                 LinkEvent::Up { peer, incarnation, addr } => {
                     self.links_changed = true;
@@ -205,7 +213,10 @@ impl EventLoop {
         }
         let count = self.mails.len().min(limit);
         // One by one: should a part of the application panic, those behind are still there.
-        for _ in 0..count {
+        for n in 0..count {
+            if n % AHEAD == 0 {
+                look_ahead(&self.parts, self.mails.iter().take(count - n));
+            }
             let Some(mail) = self.mails.pop_front() else { break };
             self.open(mail);
         }

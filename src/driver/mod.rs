@@ -11,6 +11,7 @@
 //! Threads of a node: the loop; one that runs closures; and where storage is slow or a home is
 //! kept, the disk threads and one that reads. Nothing blocks the loop.
 
+mod ahead;
 mod callbacks;
 mod disk;
 mod event_loop;

@@ -12,10 +12,11 @@
 //! Invariants: a key with no version has no entry; all changes of one key happen under its
 //! shard's lock, so a reader sees a key before or after a change, never between.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, hint::black_box, sync::Arc};
 
 use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
+use smallvec::SmallVec;
 
 use super::{
     Change, LoadReport, MAX_WHOLE_VALUE_BYTES, StageId, Storage, StorageError, prefix::Prefix, shards::Shards,
@@ -138,6 +139,16 @@ impl Storage for MemoryStorage {
         Ok(self
             .keys
             .read(key, |held| held.map_or_else(Vec::new, |h| h.all().iter().map(Kept::record).collect())))
+    }
+
+    /// What a read looks at, and what a change drops.
+    fn prefetch(&self, keys: &[&Key]) {
+        self.keys.read_all(keys, |held| {
+            let kept: SmallVec<[&Kept; 32]> = held.iter().flat_map(|held| held.all()).collect();
+            let lens: u64 = kept.iter().map(|kept| kept.version.len).sum();
+            let ranges: usize = kept.iter().map(|kept| kept.version.context.ranges().len()).sum();
+            black_box((lens, ranges));
+        });
     }
 
     fn read_piece(&self, key: &Key, dot: Dot, offset: u64, max_len: usize) -> Result<Bytes, StorageError> {

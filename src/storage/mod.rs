@@ -179,6 +179,13 @@ pub trait Storage: Send + Sync {
         Ok(self.read(key)?.into_iter().map(|record| record.version).collect())
     }
 
+    /// These keys are about to be read or changed, one after the other: where that means to wait for memory, do so
+    /// for all of them together. Changes nothing. Called from the loop, and only where the storage is not
+    /// [slow](Self::is_slow). Optional; by default nothing is done.
+    fn prefetch(&self, keys: &[&Key]) {
+        let _ = keys;
+    }
+
     /// Up to `max_len` bytes of one value from `offset` on; empty at or past its end.
     ///
     /// # Errors

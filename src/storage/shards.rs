@@ -9,6 +9,7 @@ use std::{
 };
 
 use parking_lot::RwLock;
+use smallvec::SmallVec;
 
 use crate::fixed_map::{FixedHasher, FixedMap};
 
@@ -35,6 +36,18 @@ impl<K: Hash + Eq, V> Shards<K, V> {
         K: Borrow<Q>,
     {
         reader(self.shard(key).read().get(key))
+    }
+
+    /// Runs `reader` on what stands under each of `keys` that is there, with their shards locked for reading.
+    pub(super) fn read_all<Q: Hash + Eq + ?Sized, R>(&self, keys: &[&Q], reader: impl FnOnce(&[&V]) -> R) -> R
+    where
+        K: Borrow<Q>,
+    {
+        // A shard may be locked twice here, and must not wait for a writer between that waits for the first.
+        let shards: SmallVec<[_; 32]> = keys.iter().map(|key| self.shard(*key).read_recursive()).collect();
+        let found: SmallVec<[&V; 32]> =
+            keys.iter().zip(&shards).filter_map(|(key, shard)| shard.get(*key)).collect();
+        reader(&found)
     }
 
     /// Runs `writer` on the shard of `key`, locked for writing.

@@ -12,7 +12,7 @@
 //! Invariants: no leaf is empty; a leaf holds hashes from its own lowest on, up to the next leaf's; keys
 //! with one hash are in one leaf, in the order of their names, however many there are.
 
-use std::ops::Range;
+use std::{hint::black_box, ops::Range};
 
 use thin_vec::ThinVec;
 
@@ -33,6 +33,8 @@ const GROUP_BITS: u32 = 8;
 const NEAR: usize = 16;
 /// Bytes of a tag.
 const TAG_BYTES: usize = 2;
+/// Bytes that a processor brings from memory at once.
+const LINE_BYTES: usize = 64;
 /// Stands for a length that does not fit in a byte: it is in front of the record.
 const LONG: u8 = u8::MAX;
 
@@ -71,6 +73,20 @@ impl Leaves {
     /// What is kept of a key; nothing of one that is not here.
     pub(super) fn find(&self, key: &Key) -> &[u8] {
         self.record(key, &self.place(key))
+    }
+
+    /// Brings near what [`find`](Self::find) will look at for each of these keys: first where it searches, then
+    /// what it finds. What one key waits for hangs on the step before, not on other keys.
+    pub(super) fn prefetch(&self, keys: &[&Key]) {
+        let leaf = |key: &&Key| {
+            let leaves = &self.groups[group(key.hash64())];
+            leaf_of(leaves, key.hash64()).map(|n| &leaves[n].1)
+        };
+        let searched: usize = keys.iter().filter_map(leaf).map(Leaf::touch).sum();
+        let ends =
+            |record: &[u8]| record.first().into_iter().chain(record.last()).map(|b| usize::from(*b)).sum();
+        let found: usize = keys.iter().map(|key| -> usize { ends(self.find(key)) }).sum();
+        black_box((searched, found));
     }
 
     /// Where a key is.
@@ -259,6 +275,13 @@ impl Leaf {
         })
     }
 
+    /// Looks at the tags and lengths, and at where the names stand.
+    fn touch(&self) -> usize {
+        let lines = (TAG_BYTES + 1) * MAX_KEYS / LINE_BYTES + 1;
+        let bytes = self.bytes.iter().step_by(LINE_BYTES).take(lines);
+        self.keys.len() + bytes.map(|b| usize::from(*b)).sum::<usize>()
+    }
+
     fn tags(&self) -> &[[u8; TAG_BYTES]] {
         self.bytes[..TAG_BYTES * self.keys.len()].as_chunks().0
     }
@@ -420,6 +443,7 @@ mod tests {
         assert!(leaves.all().eq(all.iter().copied()));
         assert_eq!(all, model.iter().map(|((_, key), bytes)| (key, &bytes[..])).collect::<Vec<_>>());
         model.iter().for_each(|((_, key), bytes)| assert_eq!(leaves.find(key), bytes));
+        leaves.prefetch(&(0..300).map(key).collect::<Vec<_>>().iter().collect::<Vec<_>>());
         assert_eq!(leaves.count, model.len());
         let all: Vec<&(u64, Leaf)> = leaves.groups.iter().flatten().collect();
         for (n, (low, leaf)) in all.iter().enumerate() {

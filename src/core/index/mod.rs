@@ -408,6 +408,11 @@ impl Index {
             .take_while(move |key| key.as_str().starts_with(prefix))
     }
 
+    /// Brings near what is stored of each of these keys.
+    pub(crate) fn prefetch(&self, keys: &[&Key]) {
+        self.held.prefetch(keys);
+    }
+
     fn held(&self, key: &Key) -> Unpack<'_> {
         self.unpack(self.held.find(key))
     }

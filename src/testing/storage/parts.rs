@@ -20,8 +20,9 @@ pub(super) fn load(storage: &impl Storage) -> (BTreeMap<(Key, Dot), Version>, Lo
     (found, report)
 }
 
-/// What is there of `key`, in the order of the dots.
+/// What is there of `key`, in the order of the dots. Looked ahead at before, which must change nothing.
 pub(super) fn read(storage: &impl Storage, key: &Key) -> Vec<Record> {
+    storage.prefetch(&[key, &self::key("nothing"), key]);
     let mut found = storage.read(key).expect("read");
     found.sort_by_key(|record| record.version.dot);
     found
