@@ -40,7 +40,7 @@ use super::{
 
 /// How many links there are at most, incoming, outgoing and half-made ones together. Each takes
 /// two threads and about 500 KB.
-pub(super) const MAX_LINKS: usize = 256;
+const MAX_LINKS: usize = 256;
 /// Frames that wait are sent together, up to about this many bytes at a time.
 const COALESCED_BYTES: usize = 256 * 1_024;
 /// How much is read from UDT at a time.
@@ -103,9 +103,11 @@ impl Link {
         Self::begin(shared, addr, None)
     }
 
-    /// Takes over a connection that came in. `None`: there are too many links; it is closed.
-    pub(super) fn accept(shared: &Arc<Shared>, addr: SocketAddr, socket: Socket) -> Option<Arc<Self>> {
-        Self::begin(shared, addr, Some(socket))
+    /// Takes over a connection that came in; where there are too many links, it is closed.
+    pub(super) fn accept(shared: &Arc<Shared>, addr: SocketAddr, socket: Socket) {
+        if Self::begin(shared, addr, Some(socket)).is_none() {
+            log::warn!("refused a UDT connection from {addr}: {MAX_LINKS} links");
+        }
     }
 
     fn begin(shared: &Arc<Shared>, addr: SocketAddr, accepted: Option<Socket>) -> Option<Arc<Self>> {

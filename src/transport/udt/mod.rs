@@ -18,15 +18,17 @@
 //! - UDT notices a dead peer only after 48 s: the session above has to, and calls `close`.
 //! - IPv4 only.
 //! - A lost packet ends UDT's slow start early, and its pacing may stay slow after that: echoes
-//!   then take about 8 ms instead of 0.2 ms. No padding cures that; UDP has no such memory.
+//!   then take about 8 ms instead of 0.2 ms. No padding cures that; UDP has no such memory. UDT itself
+//!   loses packets of a port's first burst: warm_up.rs.
 //!
-//! Threads grow with peers: right for tens of them. Limits: [`MAX_LINKS`],
+//! Threads grow with peers: right for tens of them. Limits: those of [`link`],
 //! [`framing::MAX_FRAME_BYTES`], [`queues`].
 
 mod framing;
 mod link;
 mod queues;
 mod socket;
+mod warm_up;
 
 use std::{
     collections::BTreeMap,
@@ -43,9 +45,10 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use self::{
-    link::{Item, Link, Live, MAX_LINKS, Shared},
+    link::{Item, Link, Live, Shared},
     queues::{Inbox, NotQueued, Threads},
     socket::Socket,
+    warm_up::warm_up,
 };
 use super::{SendError, Transport, TransportContext, TransportEvent};
 
@@ -121,6 +124,12 @@ impl Transport for UdtTransport {
             stopping: AtomicBool::new(false),
             flush_until: Mutex::new(None),
         });
+        match warm_up(&door, addr) {
+            Ok(others) => others.into_iter().for_each(|(socket, from)| Link::accept(&shared, from, socket)),
+            Err(error) => {
+                log::warn!("the first burst over UDT may be slow: {addr} can't reach itself: {error}")
+            }
+        }
         let for_door = shared.clone();
         if !shared.threads.spawn("turbopump-udt-door", move || keep_door(&door, &for_door)) {
             return Err(io::Error::other("no thread for the UDT transport"));
@@ -285,11 +294,7 @@ fn reachable(to: SocketAddr) -> bool {
 fn keep_door(door: &Socket, shared: &Arc<Shared>) {
     while !shared.stopping.load(Ordering::Acquire) {
         match door.accept() {
-            Ok(Some((socket, from))) => {
-                if Link::accept(shared, from, socket).is_none() {
-                    log::warn!("refused a UDT connection from {from}: {MAX_LINKS} links");
-                }
-            }
+            Ok(Some((socket, from))) => Link::accept(shared, from, socket),
             Ok(None) => std::thread::sleep(ACCEPT_TURN),
             Err(error) => {
                 log::debug!("UDT accept at {}: {error}", shared.local);
