@@ -171,6 +171,8 @@ fn quorum(table: &mut Table, transport: &str, keys: &[Key], rounds: usize) {
         let begin = Instant::now();
         flood(&node, keys.iter(), 1_024);
         eprintln!("{transport}: {name} written in {:.1?}", begin.elapsed());
+        // By a quorum: the third mirror may be behind.
+        until("all mirrors", || node.stats().wait().unwrap().owed == 0);
         for _ in 0..rounds {
             table.add(&format!("raw {transport} echo of 100 B"), "us", echo(5_000));
             let times = times_us(5_000, |i| {

@@ -68,7 +68,8 @@ const CLOSING_TIME: Duration = Duration::from_millis(100);
 /// Reliable and in order while a connection lives; it connects by itself when something is sent.
 /// A frame is at most 72 KiB long. On loopback, an echo takes about 0.2 ms; on a network that loses
 /// one packet in a thousand, about 8 ms, where [`UdpTransport`](super::UdpTransport) does not
-/// slow down. Each peer costs two threads, so it is made for tens of peers.
+/// slow down. Each peer costs two threads, so it is made for tens of peers. A start takes some 50 ms, in
+/// which the port is made ready for a burst.
 ///
 /// **Any host that reaches the port can crash the process** (the protocol's implementation trusts
 /// its packets), so bind it to loopback or to a network whose every host you trust.
