@@ -120,7 +120,8 @@ pub struct Config {
     pub write_chaining: bool,
     /// Test only: false switches sync off. Default true.
     pub active_sync: bool,
-    /// Threads that storages which are slow work on. Default 2, 1 to 64. One key is always
+    /// Threads that change storages which are slow, unless those want fewer
+    /// ([`max_writers`](crate::storage::Storage::max_writers)). Default 2, 1 to 64. One key is always
     /// handled by the same one, so its changes keep their order.
     pub disk_threads: usize,
     /// Jobs waiting for the disk threads; past it writes are refused as busy, and peers that ask

@@ -67,6 +67,7 @@ impl Disk {
         threads: usize,
     ) -> std::io::Result<Self> {
         let slow = storage.is_slow();
+        let threads = threads.min(storage.max_writers()).max(1);
         let writers = (0..if slow { threads } else { 0 }).map(|_| Lane::new(MAX_GROUP)).collect();
         let (staging, pieces) = (Lane::new(MAX_PIECES), Lane::new(MAX_PIECES));
         let reader = Lane::new(MAX_GROUP);

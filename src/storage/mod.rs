@@ -155,6 +155,13 @@ pub trait Storage: Send + Sync {
         true
     }
 
+    /// How many threads at most may change it side by side, where [`Config`](crate::Config) grants as many. One that
+    /// syncs all changes with one journal does best with 1: what comes during a sync goes together with the
+    /// next one. By default as many as are granted.
+    fn max_writers(&self) -> usize {
+        usize::MAX
+    }
+
     /// Called once, before anything else: cleans what a crash left and hands every version to
     /// `visit`, in any order. Values need not be read or verified.
     ///

@@ -6,7 +6,7 @@ use turbopump::{Config, Node, ReadError, SubmitError, WriteError};
 
 use crate::{
     common::eventually,
-    support::{all, gated_with, next},
+    support::{Gate, Gated, all, gated_with, next},
 };
 
 #[test]
@@ -20,6 +20,18 @@ fn more_operations_than_the_limit_are_refused_until_one_ends() {
     gate.open();
     running.into_iter().for_each(|pending| drop(pending.wait().unwrap()));
     node.put("k", "v").wait().unwrap();
+}
+
+#[test]
+fn a_storage_is_changed_by_no_more_threads_than_it_wants() {
+    for (max_writers, expected) in [(0, 4), (3, 3), (1, 1)] {
+        let gate = Gate::default();
+        gate.set_max_writers(max_writers);
+        let config = Config { disk_threads: 4, ..Config::default() };
+        let node = Node::builder().storage(Gated::new(&gate)).config(config).start().unwrap();
+        (0..100).for_each(|n| _ = node.put(format!("{n}"), "v").wait().unwrap());
+        assert_eq!(gate.writers(), expected);
+    }
 }
 
 #[test]

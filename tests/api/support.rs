@@ -2,11 +2,12 @@
 //! whether a closure ran once, never, or is still there.
 
 use std::{
+    collections::BTreeSet,
     future::Future,
     pin::pin,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst},
         mpsc::{self, Receiver, RecvTimeoutError},
     },
     task::{Context, Poll, Wake, Waker},
@@ -71,6 +72,9 @@ pub struct Gate(Arc<State>);
 
 #[derive(Default)]
 struct State {
+    max_writers: AtomicUsize,
+    /// The threads that have changed it, by their names.
+    writers: parking_lot::Mutex<BTreeSet<Option<String>>>,
     closed: parking_lot::Mutex<bool>,
     opened: Condvar,
     fails: AtomicBool,
@@ -92,6 +96,16 @@ impl Gate {
     /// Whether changes fail.
     pub fn set_fails(&self, fails: bool) {
         self.0.fails.store(fails, SeqCst);
+    }
+
+    /// How many threads may change it side by side, 0 for any number: for a storage that a node has not got yet.
+    pub fn set_max_writers(&self, max: usize) {
+        self.0.max_writers.store(max, SeqCst);
+    }
+
+    /// The threads that have changed it.
+    pub fn writers(&self) -> usize {
+        self.0.writers.lock().len()
     }
 
     /// Whether everything panics.
@@ -134,6 +148,13 @@ impl Storage for Gated {
         "gated"
     }
 
+    fn max_writers(&self) -> usize {
+        match self.gate.max_writers.load(SeqCst) {
+            0 => usize::MAX,
+            max => max,
+        }
+    }
+
     fn load(&self, visit: &mut dyn FnMut(Key, Version)) -> Result<LoadReport, StorageError> {
         self.inner.load(visit)
     }
@@ -147,6 +168,7 @@ impl Storage for Gated {
     }
 
     fn apply(&self, changes: &[Change]) -> Vec<Result<(), StorageError>> {
+        self.gate.writers.lock().insert(std::thread::current().name().map(String::from));
         self.gate.pass();
         if self.gate.fails.load(SeqCst) {
             let failure = || Err(StorageError::Io(std::io::Error::other("the disk is on fire")));
