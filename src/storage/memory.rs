@@ -16,7 +16,6 @@ use std::{collections::BTreeMap, hint::black_box, sync::Arc};
 
 use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
-use smallvec::SmallVec;
 
 use super::{
     Change, LoadReport, MAX_WHOLE_VALUE_BYTES, StageId, Storage, StorageError, prefix::Prefix, shards::Shards,
@@ -144,9 +143,9 @@ impl Storage for MemoryStorage {
     /// What a read looks at, and what a change drops.
     fn prefetch(&self, keys: &[&Key]) {
         self.keys.read_all(keys, |held| {
-            let kept: SmallVec<[&Kept; 32]> = held.iter().flat_map(|held| held.all()).collect();
-            let lens: u64 = kept.iter().map(|kept| kept.version.len).sum();
-            let ranges: usize = kept.iter().map(|kept| kept.version.context.ranges().len()).sum();
+            let versions = || held.iter().flat_map(|held| held.all()).map(|kept| &kept.version);
+            let lens: u64 = versions().map(|version| version.len).sum();
+            let ranges: usize = versions().map(|version| version.context.ranges().len()).sum();
             black_box((lens, ranges));
         });
     }

@@ -78,11 +78,8 @@ impl Leaves {
     /// Brings near what [`find`](Self::find) will look at for each of these keys: first where it searches, then
     /// what it finds. What one key waits for hangs on the step before, not on other keys.
     pub(super) fn prefetch(&self, keys: &[&Key]) {
-        let leaf = |key: &&Key| {
-            let leaves = &self.groups[group(key.hash64())];
-            leaf_of(leaves, key.hash64()).map(|n| &leaves[n].1)
-        };
-        let searched: usize = keys.iter().filter_map(leaf).map(Leaf::touch).sum();
+        let leaves = keys.iter().filter_map(|key| self.leaf(key));
+        let searched: usize = leaves.map(|(_, leaf)| leaf.touch()).sum();
         let ends =
             |record: &[u8]| record.first().into_iter().chain(record.last()).map(|b| usize::from(*b)).sum();
         let found: usize = keys.iter().map(|key| -> usize { ends(self.find(key)) }).sum();
@@ -91,8 +88,13 @@ impl Leaves {
 
     /// Where a key is.
     pub(super) fn place(&self, key: &Key) -> Place {
+        Place { at: self.leaf(key).map(|(n, leaf)| (n, leaf.search(key))) }
+    }
+
+    /// The leaf that has a key, if any has, and its place among those of its group.
+    fn leaf(&self, key: &Key) -> Option<(usize, &Leaf)> {
         let leaves = &self.groups[group(key.hash64())];
-        Place { at: leaf_of(leaves, key.hash64()).map(|n| (n, leaves[n].1.search(key))) }
+        leaf_of(leaves, key.hash64()).map(|n| (n, &leaves[n].1))
     }
 
     /// What is kept of a key, of which the place is known.
