@@ -125,12 +125,11 @@ impl Transport for UdtTransport {
             stopping: AtomicBool::new(false),
             flush_until: Mutex::new(None),
         });
-        match warm_up(&door, addr) {
-            Ok(others) => others.into_iter().for_each(|(socket, from)| Link::accept(&shared, from, socket)),
-            Err(error) => {
-                log::warn!("the first burst over UDT may be slow: {addr} can't reach itself: {error}")
-            }
+        let mut others = Vec::new();
+        if let Err(error) = warm_up(&door, addr, &mut others) {
+            log::warn!("the first burst over UDT may be slow: {addr} can't reach itself: {error}");
         }
+        others.into_iter().for_each(|(socket, from)| Link::accept(&shared, from, socket));
         let for_door = shared.clone();
         if !shared.threads.spawn("turbopump-udt-door", move || keep_door(&door, &for_door)) {
             return Err(io::Error::other("no thread for the UDT transport"));

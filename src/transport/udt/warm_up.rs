@@ -24,29 +24,27 @@ const BURST_TIME: Duration = Duration::from_millis(250);
 const MAX_BURSTS: usize = 3;
 const TURN: Duration = Duration::from_millis(1);
 
-/// Sends bursts to the port at `addr`, whose listener is `door`, until one comes through. Gives the connections of
-/// others that came in meanwhile.
+/// Sends bursts to the port at `addr`, whose listener is `door`, until one comes through. Adds to `others` the
+/// connections that came in meanwhile: to be read when this is over, since readers are what UDT miscounts with.
 ///
 /// # Errors
 /// The port can't be reached from itself. It works all the same, with a slower first burst.
-pub(super) fn warm_up(door: &Socket, addr: SocketAddr) -> io::Result<Vec<(Socket, SocketAddr)>> {
-    let to = if addr.ip().is_unspecified() { (Ipv4Addr::LOCALHOST, addr.port()).into() } else { addr };
-    let mut others = Vec::new();
+pub(super) fn warm_up(
+    door: &Socket,
+    addr: SocketAddr,
+    others: &mut Vec<(Socket, SocketAddr)>,
+) -> io::Result<()> {
     for _ in 0..MAX_BURSTS {
-        if burst(door, addr, to, &mut others)? {
+        if burst(door, addr, others)? {
             break;
         }
     }
-    Ok(others)
+    Ok(())
 }
 
 /// Whether all of it was acknowledged in time.
-fn burst(
-    door: &Socket,
-    addr: SocketAddr,
-    to: SocketAddr,
-    others: &mut Vec<(Socket, SocketAddr)>,
-) -> io::Result<bool> {
+fn burst(door: &Socket, addr: SocketAddr, others: &mut Vec<(Socket, SocketAddr)>) -> io::Result<bool> {
+    let to = if addr.ip().is_unspecified() { (Ipv4Addr::LOCALHOST, addr.port()).into() } else { addr };
     let sender = Socket::connect(addr, to, || true)?;
     let until = Instant::now() + BURST_TIME;
     for _ in 0..BURST_PACKETS {
