@@ -51,7 +51,7 @@ pub fn udt_echo_us(times: usize) -> f64 {
     let door = open();
     door.listen(1).unwrap();
     let addr = door.getsockname().unwrap();
-    let ((over, is_over), (sent, is_sent)) = (mpsc::channel(), mpsc::channel());
+    let (over, is_over) = mpsc::sync_channel(0);
     let other = thread::spawn(move || {
         let (socket, _) = door.accept().unwrap();
         let mut message = [0; MESSAGE_BYTES];
@@ -60,7 +60,6 @@ pub fn udt_echo_us(times: usize) -> f64 {
             send(&socket, &message);
         }
         // The last answer is on its way still.
-        sent.send(()).unwrap();
         is_over.recv().unwrap();
         let _ = socket.close();
         let _ = door.close();
@@ -72,8 +71,7 @@ pub fn udt_echo_us(times: usize) -> f64 {
         send(&socket, &message);
         receive(&socket, &mut message, i == 0);
     });
-    // The pads behind the last answer may have to be sent yet.
-    is_sent.recv().unwrap();
+    // Waits until the pads behind the last answer are sent.
     over.send(()).unwrap();
     let _ = socket.close();
     other.join().unwrap();
