@@ -413,5 +413,5 @@
 //!   they were after a broken link or a restart (in the file store from 8 MiB on). With the memory
 //!   store it is in memory, of course.
 //! - The names and versions of all keys that a node holds are in its memory.
-//! - Hundreds of nodes have run in the simulator alone; as processes, ten at most. The UDT transport has two
-//!   threads for every peer.
+//! - Hundreds of nodes have run in the simulator alone; the tests run up to six as processes. The UDT transport
+//!   has two threads for every peer.
