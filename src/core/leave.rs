@@ -10,7 +10,7 @@
 //!
 //! Limits: operations (see [`operations`](super::operations)).
 
-use super::{Core, OpId, Outcome, Standing, Timer, operations::Operation};
+use super::{Core, OpId, Outcome, Standing, Timer, offer::Debts, operations::Operation};
 use crate::{
     error::MemberError,
     model::{Member, MemberState},
@@ -64,6 +64,8 @@ impl Core {
                 let revision = mine.revision.saturating_add(1);
                 self.merge_mine(Member { state: MemberState::Removed, revision, addrs: Vec::new(), ..mine });
                 (self.removed, self.left) = (true, true);
+                // Names of what its owners have by now: they were offered it, too, and did not say so yet.
+                self.peers.values_mut().for_each(|peer| peer.debts = Debts::default());
                 self.notice("this node has left the cluster: nothing is left here, it may be stopped".into());
                 self.members_changed();
             }

@@ -114,13 +114,19 @@ impl Core {
         self.make_offers(to);
     }
 
+    /// What is owed to a peer, where there is room for one name more. A node that has left has nothing to
+    /// pay with, and owes nothing.
+    pub(super) fn debts_with_room(&mut self, to: NodeId) -> Option<&mut Debts> {
+        let max_owed = if self.left { 0 } else { self.config.max_owed_per_peer };
+        self.peers.get_mut(&to).map(|peer| &mut peer.debts).filter(|debts| debts.names() < max_owed)
+    }
+
     /// Has a key offered to a peer again after a while.
     pub(super) fn owe_later(&mut self, to: NodeId, key: Key) {
         let until_ms = self.now.mono_ms + LONG_PAUSE_MS;
-        let max_owed = self.config.max_owed_per_peer;
-        if let Some(peer) = self.peers.get_mut(&to).filter(|peer| peer.debts.names() < max_owed) {
-            peer.debts.coming.insert(key);
-            peer.debts.coming_until_ms = until_ms;
+        if let Some(debts) = self.debts_with_room(to) {
+            debts.coming.insert(key);
+            debts.coming_until_ms = until_ms;
             self.timers.set_earlier(Timer::Retry, until_ms);
             self.indebted.insert(to);
         }

@@ -180,10 +180,8 @@ impl Core {
 
     /// Notes that a peer lacks something of a key, to be sent as soon as it can be.
     pub(super) fn owe(&mut self, to: NodeId, key: &Key) {
-        let max_owed = self.config.max_owed_per_peer;
-        let Some(peer) = self.peers.get_mut(&to) else { return };
-        if peer.debts.names() < max_owed {
-            peer.debts.owe(key.clone());
+        if let Some(debts) = self.debts_with_room(to) {
+            debts.owe(key.clone());
             self.indebted.insert(to);
         }
     }

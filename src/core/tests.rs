@@ -90,6 +90,16 @@ impl Bench {
         self.feed(Input::Message { from: id("b"), message })
     }
 
+    /// What it does by itself as time goes by.
+    fn wait(&mut self, ms: u64) -> Vec<Output> {
+        let mut outputs = Vec::new();
+        for _ in 0..ms.div_ceil(20) {
+            self.now.mono_ms += 20;
+            outputs.extend(self.feed(Input::Tick));
+        }
+        outputs
+    }
+
     fn write(&mut self, name: &str, value: &Bytes) -> Vec<Output> {
         self.ask(Request::Write(WriteRequest {
             key: key(name),
@@ -493,27 +503,53 @@ fn damage_that_nobody_can_mend_is_told_once() {
     assert_eq!(bench.core.counters.damage_found, reads);
 }
 
-#[test]
-fn a_write_that_asks_an_owner_while_the_node_leaves_is_refused() {
-    // Goal: nothing is left on a node that said it may be stopped.
-    let mut bench = Bench::new(Config { mirrors: Mirrors(1), ..Config::default() });
+/// Whether a call to leave was told that this node has left.
+fn has_left(outputs: &[Output]) -> bool {
+    let left = |outcome: &Outcome| matches!(outcome, Outcome::Departure(Ok(super::Departure::Left)));
+    outputs.iter().any(|output| matches!(output, Output::Finish { outcome, .. } if left(outcome)))
+}
+
+/// Begins a write of which `b` is the only owner; the tag with which `b` is asked what it knows of the key.
+fn write_for_b(bench: &mut Bench) -> u64 {
     let owner = |core: &Core, name: &str| core.placement.owners(key(name).hash64(), Mirrors(1)).next();
     let names: Vec<String> = (0..100).map(|n| format!("k{n}")).collect();
     let name = names.iter().find(|name| owner(&bench.core, name) == Some(id("b"))).unwrap();
     let outputs = bench.write(name, &Bytes::from_static(b"v"));
     let [Message::Read { tag, .. }] = messages(&outputs)[..] else { panic!("{outputs:?}") };
+    *tag
+}
+
+#[test]
+fn a_write_that_asks_an_owner_while_the_node_leaves_is_refused() {
+    // Goal: nothing is left on a node that said it may be stopped.
+    let mut bench = Bench::new(Config { mirrors: Mirrors(1), ..Config::default() });
+    let tag = write_for_b(&mut bench);
     let mut outputs = bench.ask(Request::Leave { timeout_ms: 10_000 });
-    for _ in 0..10 {
-        bench.now.mono_ms += 20;
-        outputs.extend(bench.feed(Input::Tick));
-    }
-    let left = outputs.iter().any(|output| {
-        matches!(output, Output::Finish { outcome: Outcome::Departure(Ok(super::Departure::Left)), .. })
-    });
-    assert!(left);
-    let outputs = bench.hear(Message::ReadReply { tag: *tag, records: Some(vec![]) });
+    outputs.extend(bench.wait(200));
+    assert!(has_left(&outputs));
+    let outputs = bench.hear(Message::ReadReply { tag, records: Some(vec![]) });
     let refused = crate::WriteError::Refused(crate::SubmitError::NoMember);
     let is_refusal =
         |o: &Output| matches!(o, Output::Finish { outcome: Outcome::Written(Err(e)), .. } if *e == refused);
     assert!(outputs.len() == 1 && is_refusal(&outputs[0]), "{outputs:?}");
+}
+
+#[test]
+fn a_node_that_has_left_owes_nothing() {
+    // Goal: who is told that it may be stopped is not told of debts that nothing here could pay.
+    // Method: it offers a copy to an owner that is about to store it, having been sent it by the write
+    // itself, and that says so in answer to the write first, to the offer never.
+    let mut bench = Bench::new(Config { mirrors: Mirrors(1), ..Config::default() });
+    let tag = write_for_b(&mut bench);
+    let outputs = bench.hear(Message::ReadReply { tag, records: Some(vec![]) });
+    let [Message::Write { tag, .. }] = messages(&outputs)[..] else { panic!("{outputs:?}") };
+    let mut outputs = bench.ask(Request::Leave { timeout_ms: 10_000 });
+    outputs.extend(bench.wait(100));
+    assert!(messages(&outputs).iter().any(|m| matches!(m, Message::Offer { .. })), "{outputs:?}");
+    assert!(!has_left(&outputs) && bench.core.stats().owed == 1);
+    let mut outputs = bench.hear(Message::WriteAck { tag: *tag, status: AckStatus::Stored });
+    outputs.extend(bench.wait(100));
+    assert!(has_left(&outputs));
+    let stats = bench.core.stats();
+    assert_eq!((stats.standing, stats.keys, stats.owed), (Standing::Left, 0, 0));
 }
