@@ -4,7 +4,7 @@ use super::{Core, Stats};
 
 impl Core {
     /// As of now.
-    pub(super) fn stats(&self) -> Stats {
+    pub(crate) fn stats(&self) -> Stats {
         let peers: Vec<_> = self.peers.iter().map(|(id, p)| p.stats(*id, self.now.mono_ms)).collect();
         Stats {
             keys: self.index.keys(),

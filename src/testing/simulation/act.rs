@@ -280,6 +280,10 @@ impl World {
         if process.core.has_left() {
             // Others have what it held: from now on it does not count.
             node.standing = Standing::Removed;
+            let stats = process.core.stats();
+            if stats.keys + stats.tombstones + stats.handoff + stats.owed > 0 {
+                return self.fail("departure", format!("it left with {stats:?}"));
+            }
         }
         process.unwritten = Some(members.clone());
         let number = process.number;
