@@ -219,12 +219,14 @@ impl Core {
         self.naming.forget(key, &known);
         dots.iter().for_each(|dot| self.index.abort(key, *dot));
         self.remove(key, dots);
+        self.drop_what_nobody_lacks(key);
     }
 
     pub(super) fn drop_copies(&mut self, key: &Key) -> usize {
         let known = self.index.context(key);
         self.naming.forget(key, &known);
         let dots = self.index.forget(key);
+        self.handoff.let_go(key);
         let count = dots.len();
         if count > 0 {
             self.remove(key, dots);
