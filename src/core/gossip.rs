@@ -181,7 +181,7 @@ impl Core {
         to.into_iter().for_each(|id| self.send_entries(id, news, false));
     }
 
-    fn send_entries<'a>(
+    pub(super) fn send_entries<'a>(
         &mut self,
         to: NodeId,
         entries: impl IntoIterator<Item = &'a Member>,

@@ -1,32 +1,45 @@
 //! Leaving in order: a node gives all that it holds to its owners, and only then stops being a member.
 //!
 //! ```text
-//! active ──leave──> leaving: owns nothing, serves clients, hands off ──nothing left──> removed
+//! active ──leave──> leaving: owns nothing, serves clients, hands off
+//!                      └──nothing left──> says its last word ──somebody heard it──> left
 //! ```
 //!
 //! A leaving member is asked to agree to burials like any other, and takes writes for others. Once it
 //! holds nothing it says itself that it is removed, and takes nothing any more: what it had acknowledged
-//! before that was handed on. It goes on leaving after a restart, however long that takes.
+//! before that was handed on. It may be stopped when another member has heard that, which answers with
+//! the same word or turns it away: else the others would wait for it, and bury nothing. Restarted before, it
+//! goes on leaving, however long that takes, as the others remember.
 //!
 //! Limits: operations (see [`operations`](super::operations)).
 
 use super::{Core, OpId, Outcome, Standing, Timer, offer::Debts, operations::Operation};
 use crate::{
     error::MemberError,
-    model::{Member, MemberState},
+    model::{Member, MemberState, NodeId},
 };
 
 /// How often it is looked at whether anything is left.
 const LOOK_MS: u64 = 50;
 
+/// What a node that leaves and holds nothing has said to the others.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) enum LastWord {
+    #[default]
+    Unsaid,
+    Said,
+    Heard,
+}
+
 /// How far a node is with leaving its cluster.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Departure {
-    /// Its owners have every copy that it held, and it is no member any more: it may be stopped for good.
+    /// Its owners have every copy that it held, it is no member any more, and others know that: it may be
+    /// stopped for good.
     Left,
     /// The time was up; it goes on in the background.
     UnderWay {
-        /// Keys that it still holds.
+        /// Keys that it still holds. None: nobody is there to be told that it leaves.
         remaining: usize,
     },
 }
@@ -56,21 +69,44 @@ impl Core {
     pub(super) fn look_whether_left(&mut self) {
         let Some(mine) = self.members.find(self.me).cloned() else { return };
         match mine.state {
-            MemberState::Active => return,
+            MemberState::Active => {}
             MemberState::Leaving if !self.holds_nothing() => {
-                return self.timers.set_earlier(Timer::Leave, self.now.mono_ms + LOOK_MS);
+                self.timers.set_earlier(Timer::Leave, self.now.mono_ms + LOOK_MS);
             }
             MemberState::Leaving => {
                 let revision = mine.revision.saturating_add(1);
                 self.merge_mine(Member { state: MemberState::Removed, revision, addrs: Vec::new(), ..mine });
-                (self.removed, self.left) = (true, true);
+                (self.removed, self.last_word) = (true, LastWord::Said);
                 // Names of what its owners have by now: they were offered it, too, and did not say so yet.
                 self.peers.values_mut().for_each(|peer| peer.debts = Debts::default());
-                self.notice("this node has left the cluster: nothing is left here, it may be stopped".into());
                 self.members_changed();
             }
-            MemberState::Removed => {}
+            MemberState::Removed if self.last_word == LastWord::Said => {}
+            MemberState::Removed => self.end_leaves(),
         }
+    }
+
+    /// Whoever leaves has just said so in `entries`, and waits for an answer. It gets it before the list is
+    /// published, since after that it has no link.
+    pub(super) fn answer_last_word(&mut self, from: NodeId, entries: &[Member]) {
+        let is_removal = |m: &&Member| m.id == from && m.state == MemberState::Removed;
+        if let Some(gone) = self.members.find(from).filter(is_removal).cloned()
+            && entries.iter().any(|m| is_removal(&m))
+        {
+            self.send_entries(from, [&gone], false);
+        }
+    }
+
+    /// Another member knows that this node is removed.
+    pub(super) fn last_word_heard(&mut self) {
+        if self.last_word == LastWord::Said {
+            self.last_word = LastWord::Heard;
+            self.notice("this node has left the cluster: nothing is left here, it may be stopped".into());
+            self.end_leaves();
+        }
+    }
+
+    fn end_leaves(&mut self) {
         for op in self.operations.take_leaves() {
             self.finish(op, Outcome::Departure(Ok(Departure::Left)));
         }
@@ -83,10 +119,10 @@ impl Core {
 
     pub(super) fn standing(&self) -> Standing {
         let is_leaving = self.members.find(self.me).is_some_and(|m| m.state == MemberState::Leaving);
-        match (self.left, self.is_removed(), is_leaving) {
-            (true, ..) => Standing::Left,
+        match (self.last_word, self.is_removed(), is_leaving) {
+            (LastWord::Heard, ..) => Standing::Left,
+            (LastWord::Said, ..) | (_, false, true) => Standing::Leaving,
             (_, true, _) => Standing::Removed,
-            (.., true) => Standing::Leaving,
             _ => Standing::Member,
         }
     }
@@ -100,7 +136,7 @@ impl Core {
     /// is needed elsewhere.
     pub(super) fn is_safe_to_stop(&self) -> bool {
         if self.removed {
-            return true;
+            return self.last_word != LastWord::Said;
         }
         let owes = self.peers.values().any(|peer| peer.outstanding() > 0);
         !owes && self.handoff.is_idle() && !self.operations.has_writes() && !self.books.wanted.doubts

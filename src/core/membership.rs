@@ -8,7 +8,7 @@
 
 use std::net::SocketAddr;
 
-use super::Core;
+use super::{Core, leave::LastWord};
 use crate::{
     error::MemberError,
     model::{FOR_GOOD, MAX_ADDRS, Member, MemberKey, MemberState, NodeId, PublicKey, Warrant},
@@ -50,6 +50,7 @@ impl Core {
     /// The removal itself was said once, and may have been lost.
     pub(super) fn refused_as_removed(&mut self, by: NodeId) {
         if self.peers.contains_key(&by) {
+            self.last_word_heard();
             self.refused_by.insert(by);
         }
     }
@@ -76,6 +77,7 @@ impl Core {
                 changed |= self.take_member(news.clone());
             }
         }
+        self.answer_last_word(from, entries);
         if changed {
             self.members_heard();
         }
@@ -158,6 +160,9 @@ impl Core {
     /// News about this node. It knows best, except that others may remove it.
     pub(super) fn hear_of_myself(&mut self, from: NodeId, news: &Member, signers: &[PublicKey]) -> bool {
         let Some(mine) = self.members.find(self.me).cloned() else { return false };
+        if news.state == MemberState::Removed && news.generation == mine.generation {
+            self.last_word_heard();
+        }
         let is_appointment = mine.vouched.0.is_none() && news.vouched.0.is_some();
         if (mine.joined(news) == mine && !is_appointment) || !self.lets_in_member(from, news, signers) {
             return false;
@@ -183,7 +188,7 @@ impl Core {
                 return false;
             }
         }
-        (self.removed, self.left) = (false, false);
+        (self.removed, self.last_word) = (false, LastWord::Unsaid);
         let revision = news.revision.max(mine.revision).saturating_add(1);
         let is_appointed = is_appointment || generation > mine.generation;
         let vouched = if is_appointed { news.vouched.clone() } else { mine.vouched.clone() };

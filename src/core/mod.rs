@@ -136,7 +136,7 @@ pub struct Core {
     refused_by: BTreeSet<NodeId>,
     gossip: gossip::Gossip,
     probes: probes::Probes,
-    left: bool,
+    last_word: leave::LastWord,
     peers: BTreeMap<NodeId, Peer>,
     /// Those that something became owed to in this turn.
     indebted: BTreeSet<NodeId>,
@@ -200,7 +200,7 @@ impl Core {
             refused_by: BTreeSet::new(),
             gossip: gossip::Gossip::default(),
             probes: probes::Probes::new(),
-            left: false,
+            last_word: leave::LastWord::default(),
             peers: BTreeMap::new(),
             indebted: BTreeSet::new(),
             operations: Operations::default(),
@@ -279,9 +279,9 @@ impl Core {
         self.books.wanted.doubts
     }
 
-    /// Whether this node gave all that it held to others and is no member any more.
+    /// Whether this node gave all that it held to others, and they know that it is no member any more.
     pub fn has_left(&self) -> bool {
-        self.left
+        self.last_word == leave::LastWord::Heard
     }
 
     /// Copies that peers which are up have not acknowledged yet.

@@ -19,6 +19,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     Core, Purpose, Timer, Work,
+    leave::LastWord,
     outbox::{BUSY_PAUSE_MS, FAILED_PAUSE_MS, MAX_TRIES},
 };
 use crate::{
@@ -117,7 +118,8 @@ impl Core {
     /// What is owed to a peer, where there is room for one name more. A node that has left has nothing to
     /// pay with, and owes nothing.
     pub(super) fn debts_with_room(&mut self, to: NodeId) -> Option<&mut Debts> {
-        let max_owed = if self.left { 0 } else { self.config.max_owed_per_peer };
+        let has_left = self.last_word != LastWord::Unsaid;
+        let max_owed = if has_left { 0 } else { self.config.max_owed_per_peer };
         self.peers.get_mut(&to).map(|peer| &mut peer.debts).filter(|debts| debts.names() < max_owed)
     }
 

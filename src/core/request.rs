@@ -330,9 +330,9 @@ pub enum Standing {
     /// It belongs to it.
     #[default]
     Member,
-    /// It is giving its copies to others.
+    /// It is giving its copies to others, or telling them that it has.
     Leaving,
-    /// It gave its copies to others and is no member any more.
+    /// It gave its copies to others, and they know that it is no member any more.
     Left,
     /// Another member removed it.
     Removed,

@@ -29,7 +29,33 @@ impl World {
         let now = self.nodes[n].now(self.now_us);
         let Some(process) = &mut self.nodes[n].process else { return };
         f(&mut process.core, now, &mut process.outputs);
+        let has_left = process.core.has_left();
         self.act(n);
+        if self.nodes[n].standing == Standing::Member && (has_left || self.nodes[n].said_last_word) {
+            self.note_departure(n, has_left);
+        }
+    }
+
+    /// A node says that it has left, which must be true; or it said so before it crashed, and somebody may
+    /// have heard it. From then on it does not count.
+    fn note_departure(&mut self, n: usize, has_left: bool) {
+        let id = self.nodes[n].id;
+        let is_removed = |m: &Members| m.find(id).is_some_and(|m| !m.is_present());
+        let knows = |m: &usize| *m != n && self.members(*m).is_some_and(is_removed);
+        let known_to: Vec<usize> = (0..self.nodes.len()).filter(knows).collect();
+        // Answered before it is kept: a crash in these milliseconds would undo it.
+        known_to.iter().for_each(|m| self.write_members(*m));
+        let Some(process) = self.nodes[n].process.as_ref().filter(|_| has_left || !known_to.is_empty())
+        else {
+            return;
+        };
+        let stats = process.core.stats();
+        self.nodes[n].standing = Standing::Removed;
+        if !has_left {
+            self.note_disaster(n);
+        } else if stats.keys + stats.tombstones + stats.handoff + stats.owed > 0 || known_to.is_empty() {
+            self.fail("departure", format!("node {n} left, known to {known_to:?}, with {stats:?}"));
+        }
     }
 
     /// What ends a turn of the loop: time, frames, and when to come back.
@@ -277,14 +303,6 @@ impl World {
         let node = &mut self.nodes[n];
         let Some(process) = &mut node.process else { return };
         process.links.admit(members);
-        if process.core.has_left() {
-            // Others have what it held: from now on it does not count.
-            node.standing = Standing::Removed;
-            let stats = process.core.stats();
-            if stats.keys + stats.tombstones + stats.handoff + stats.owed > 0 {
-                return self.fail("departure", format!("it left with {stats:?}"));
-            }
-        }
         process.unwritten = Some(members.clone());
         let number = process.number;
         self.schedule(at_us, Event::WriteMembers { node: n, process: number });

@@ -263,9 +263,9 @@ impl World {
 impl World {
     /// Ends a process without a word, and without anybody noticing. Its disk keeps what was answered.
     pub fn kill(&mut self, n: usize) {
-        if self.nodes[n].process.take().is_none() {
-            return;
-        }
+        let Some(process) = self.nodes[n].process.take() else { return };
+        self.nodes[n].said_last_word =
+            process.core.members().find(self.nodes[n].id).is_some_and(|m| !m.is_present());
         self.trace.note(self.now_us, n, 13, || "crashes".into());
         self.nodes[n].disk.crash();
         self.note_applied(n);
@@ -449,7 +449,7 @@ impl World {
     }
 
     /// A disk is not any more what it was: what no other one has may be gone.
-    fn note_disaster(&mut self, n: usize) {
+    pub(super) fn note_disaster(&mut self, n: usize) {
         self.disasters += 1;
         self.struck.insert(n);
         let all: Vec<Dot> =

@@ -44,6 +44,8 @@ pub struct Node {
     pub weight: u16,
     /// Whether it belongs to the cluster.
     pub standing: Standing,
+    /// Its last process had said that it has left.
+    pub said_last_word: bool,
     /// Its disk.
     pub disk: Disk,
     /// An older copy of the disk.
@@ -106,6 +108,7 @@ impl Node {
             addr: SocketAddr::new(IpAddr::V4(Ipv4Addr::from_bits(FIRST_IP + number as u32)), 1593),
             weight: 1,
             standing,
+            said_last_word: false,
             disk: Disk::new(options, seed),
             backup: None,
             kept_members: None,

@@ -36,11 +36,13 @@ pub enum Fault {
     Move,
     /// A byte of a value changes on a disk, of which another node has a whole copy.
     Rot,
+    /// A node gives all that it holds to others and leaves.
+    Leave,
 }
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Crash,
         Self::Pause,
         Self::Cut,
@@ -54,7 +56,13 @@ impl Fault {
         Self::Weigh,
         Self::Move,
         Self::Rot,
+        Self::Leave,
     ];
+
+    /// Whether there were seeds before it, which keep what they drew.
+    fn came_later(self) -> bool {
+        matches!(self, Self::Rot | Self::Leave)
+    }
 }
 
 /// Everything that is chosen about a run. Time is virtual.
@@ -171,7 +179,7 @@ impl Options {
         };
         let harsh = c.percent(70);
         let mut faults: Vec<Fault> =
-            Fault::ALL.into_iter().filter(|f| *f != Fault::Rot && harsh && c.percent(45)).collect();
+            Fault::ALL.into_iter().filter(|f| !f.came_later() && harsh && c.percent(45)).collect();
         let max_frame_bytes = *c.pick(&[1_200, 1_400, 9_000, 65_000]);
         // What came later has a generator of its own: older seeds keep what they drew.
         let mut later = Seeded::new(seed ^ 0x6c61_7465_7221_2121);
@@ -183,6 +191,9 @@ impl Options {
             faults.push(Fault::Rot);
         }
         let config = Config { scrub_interval, signed_members: later.percent(15), ..config };
+        if harsh && later.percent(25) {
+            faults.push(Fault::Leave);
+        }
         Self {
             seed,
             nodes: c.below(7) as usize + 1,
@@ -243,8 +254,11 @@ impl Options {
 
     /// Whether nodes may lose what they stored, or come and go: then quorums promise less.
     pub fn is_steady(&self) -> bool {
-        use Fault::{FailDisk, Join, LoseDisk, Remove, Restore, Weigh};
-        !self.faults.iter().any(|f| matches!(f, LoseDisk | Restore | Join | Remove | Weigh | FailDisk))
+        use Fault::{FailDisk, Join, Leave, LoseDisk, Remove, Restore, Weigh};
+        !self
+            .faults
+            .iter()
+            .any(|f| matches!(f, LoseDisk | Restore | Join | Remove | Weigh | FailDisk | Leave))
     }
 }
 

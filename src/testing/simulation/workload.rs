@@ -205,8 +205,9 @@ impl Workload {
             Fault::SlowDisk => world.slow_disk(n, true),
             Fault::FailDisk => world.fail_disk(n, true),
             Fault::Join if world.nodes[n].standing == Standing::Spare => {
-                // Who was introduced only to a node that is removed is known to nobody.
-                let by = if world.options.faults.contains(&Fault::Remove) { 0 } else { other };
+                // Who was introduced only to a node that goes is known to nobody.
+                let goes = |fault: &Fault| matches!(fault, Fault::Remove | Fault::Leave);
+                let by = if world.options.faults.iter().any(goes) { 0 } else { other };
                 if world.nodes[by].is_there() {
                     world.join(n, by);
                 }
@@ -217,6 +218,12 @@ impl Workload {
             {
                 self.removals += 1;
                 world.remove(n, 0);
+            }
+            Fault::Leave if member && n != 0 && self.removals < MAX_REMOVALS => {
+                if world.leave(n).is_none() {
+                    return;
+                }
+                self.removals += 1;
             }
             Fault::Weigh if member && n != 0 => {
                 world.crash(n);
