@@ -198,7 +198,7 @@
 //! takes a member out everywhere; its id counts again only when somebody adds it again, and what its
 //! store still held then is checked with the others. Before a node is taken away for good it should
 //! [`leave`](crate::Node::leave): it gives every copy to its owners first, serves clients meanwhile,
-//! and is no member any more when it holds nothing. [`Stats::safe_to_stop`](crate::Stats) tells, at any
+//! and is no member any more when it holds nothing and another member knows. [`Stats::safe_to_stop`](crate::Stats) tells, at any
 //! time, whether something waits on a node for others.
 //!
 //! **Over UDT and UDP nothing between nodes is encrypted or authenticated**, and whoever reaches a UDT

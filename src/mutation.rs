@@ -29,6 +29,8 @@ pub enum Mutation {
     RemovalForgotten,
     /// A tombstone is dropped because it is old.
     TombstoneDroppedByAge,
+    /// A node has left as soon as it says so, and whether or not anybody hears it.
+    LeftUnheard,
 }
 
 thread_local! {

@@ -276,9 +276,9 @@ impl Node {
     }
 
     /// Leaves the cluster in order: from now on this node owns nothing, it gives every copy to its
-    /// owners, and when it holds none any more it is no member: it may then be stopped for good. It
-    /// serves clients all the while, and refuses writes afterwards. Started once, it goes on, after a
-    /// restart too; [`stats`](Self::stats) tells how far it is.
+    /// owners, and when it holds none any more it is no member: as soon as another one knows that, it may
+    /// be stopped for good. It serves clients all the while, and refuses writes afterwards. Started once, it
+    /// goes on, after a restart too; [`stats`](Self::stats) tells how far it is.
     ///
     /// # Errors
     /// [`LastMember`](crate::MemberError::LastMember) where no other member could hold the copies; nothing changes.

@@ -18,6 +18,7 @@ use std::sync::Arc;
 
 use super::{
     Core, Output, Timer,
+    leave::LastWord,
     outbox::Peer,
     probes::{MAX_DIALS_PER_BEAT, MAX_PROBES_PER_BEAT},
 };
@@ -99,7 +100,9 @@ impl Core {
             self.doubt_anew();
         }
         self.tell_of_keys(&before);
-        let news: Vec<Member> = members.all().filter(|m| before.find(m.id) != Some(m)).cloned().collect();
+        let is_last_word = self.last_word == LastWord::Said;
+        let is_news = |m: &&Member| is_last_word || before.find(m.id) != Some(m);
+        let news: Vec<Member> = members.all().filter(is_news).cloned().collect();
         self.out.push(Output::Publish { members, placement: self.placement.clone() });
         self.spread(&news);
         if !self.is_small_cluster() {

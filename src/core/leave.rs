@@ -7,13 +7,16 @@
 //!
 //! A leaving member is asked to agree to burials like any other, and takes writes for others. Once it
 //! holds nothing it says itself that it is removed, and takes nothing any more: what it had acknowledged
-//! before that was handed on. It may be stopped when another member has heard that, which answers with
+//! before that was handed on. With it goes all that it knows of members: nobody can ask it later, and it
+//! may have been another's only listener. It may be stopped when another member has heard that, which answers with
 //! the same word or turns it away: else the others would wait for it, and bury nothing. Restarted before, it
 //! goes on leaving, however long that takes, as the others remember.
 //!
 //! Limits: operations (see [`operations`](super::operations)).
 
 use super::{Core, OpId, Outcome, Standing, Timer, offer::Debts, operations::Operation};
+#[cfg(turbopump_mutations)]
+use crate::mutation::{Mutation, is_planted};
 use crate::{
     error::MemberError,
     model::{Member, MemberState, NodeId},
@@ -80,6 +83,10 @@ impl Core {
                 // Names of what its owners have by now: they were offered it, too, and did not say so yet.
                 self.peers.values_mut().for_each(|peer| peer.debts = Debts::default());
                 self.members_changed();
+                #[cfg(turbopump_mutations)]
+                if is_planted(Mutation::LeftUnheard) {
+                    self.last_word = LastWord::Heard;
+                }
             }
             MemberState::Removed if self.last_word == LastWord::Said => {}
             MemberState::Removed => self.end_leaves(),
@@ -90,16 +97,18 @@ impl Core {
     /// published, since after that it has no link.
     pub(super) fn answer_last_word(&mut self, from: NodeId, entries: &[Member]) {
         let is_removal = |m: &&Member| m.id == from && m.state == MemberState::Removed;
+        // It has to be passed on, which one who has left itself can't be counted on for.
         if let Some(gone) = self.members.find(from).filter(is_removal).cloned()
             && entries.iter().any(|m| is_removal(&m))
+            && !self.removed
         {
             self.send_entries(from, [&gone], false);
         }
     }
 
-    /// Another member knows that this node is removed.
-    pub(super) fn last_word_heard(&mut self) {
-        if self.last_word == LastWord::Said {
+    /// Another one knows that this node is removed.
+    pub(super) fn last_word_heard(&mut self, by: NodeId) {
+        if self.last_word == LastWord::Said && self.members.contains(by) {
             self.last_word = LastWord::Heard;
             self.notice("this node has left the cluster: nothing is left here, it may be stopped".into());
             self.end_leaves();
@@ -112,9 +121,10 @@ impl Core {
         }
     }
 
-    /// Whether all that was ever acknowledged here is with others.
+    /// Whether all that was ever acknowledged here is with others, and nothing can turn up any more.
     fn holds_nothing(&self) -> bool {
-        self.index.is_empty() && self.handoff.is_idle()
+        let is_idle = self.handoff.is_idle() && self.transfers.len() == 0 && self.unsure.is_empty();
+        self.index.is_empty() && is_idle
     }
 
     pub(super) fn standing(&self) -> Standing {

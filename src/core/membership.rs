@@ -50,7 +50,7 @@ impl Core {
     /// The removal itself was said once, and may have been lost.
     pub(super) fn refused_as_removed(&mut self, by: NodeId) {
         if self.peers.contains_key(&by) {
-            self.last_word_heard();
+            self.last_word_heard(by);
             self.refused_by.insert(by);
         }
     }
@@ -161,7 +161,7 @@ impl Core {
     pub(super) fn hear_of_myself(&mut self, from: NodeId, news: &Member, signers: &[PublicKey]) -> bool {
         let Some(mine) = self.members.find(self.me).cloned() else { return false };
         if news.state == MemberState::Removed && news.generation == mine.generation {
-            self.last_word_heard();
+            self.last_word_heard(from);
         }
         let is_appointment = mine.vouched.0.is_none() && news.vouched.0.is_some();
         if (mine.joined(news) == mine && !is_appointment) || !self.lets_in_member(from, news, signers) {

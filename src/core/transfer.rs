@@ -176,7 +176,7 @@ impl Core {
             }
             return AckStatus::Fetching;
         }
-        if self.transfers.len() >= self.config.max_transfers {
+        if self.transfers.len() >= self.config.max_transfers || self.removed {
             return self.without_room(&key, &version);
         }
         let dot = version.dot;

@@ -67,7 +67,7 @@ impl Core {
     }
 
     /// Whether a change of this key failed: what counts as stored may not be there, and the other way round.
-    pub(super) fn is_unsure(&self, key: &Key) -> bool {
+    pub(crate) fn is_unsure(&self, key: &Key) -> bool {
         !self.unsure.failed.is_empty() && self.unsure.failed.contains(&(key.hash64(), key.clone()))
     }
 

@@ -16,7 +16,7 @@ use turbopump::testing::simulation::{Mutation, Options, Report, Violation, plant
 type Search = fn(u64) -> Result<Report, Violation>;
 
 /// Each planted bug, and in how many seeds it has to show.
-const MUTATIONS: [(Mutation, u64, Search); 10] = [
+const MUTATIONS: [(Mutation, u64, Search); 11] = [
     (Mutation::AckBeforeStore, 50, as_drawn),
     (Mutation::CopyCountedTwice, 50, as_drawn),
     (Mutation::ReusedDot, 50, as_drawn),
@@ -27,6 +27,7 @@ const MUTATIONS: [(Mutation, u64, Search); 10] = [
     (Mutation::OwedForgotten, 200, super::scenarios::without_sync),
     (Mutation::RemovalForgotten, 1, super::members::removal_meets_later_news),
     (Mutation::TombstoneDroppedByAge, 100, as_drawn),
+    (Mutation::LeftUnheard, 100, as_drawn),
 ];
 
 fn as_drawn(seed: u64) -> Result<Report, Violation> {

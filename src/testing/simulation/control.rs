@@ -434,8 +434,9 @@ impl World {
     pub(super) fn is_held_by(&self, n: usize, dot: Dot) -> bool {
         let Some(known) = self.oracle.find(dot) else { return false };
         let node = &self.nodes[n];
-        // What the process has let go of is as good as gone.
-        let holds = node.process.as_ref().map(|process| process.holds(&known.key));
+        // What the process has let go of is as good as gone, but where it is about to look again.
+        let sure = node.process.as_ref().filter(|process| !process.core.is_unsure(&known.key));
+        let holds = sure.map(|process| process.holds(&known.key));
         let kept = node.disk.of(&known.key).iter().map(|kept| kept.version.dot);
         let kept = kept.filter(|dot| holds.as_ref().is_none_or(|holds| holds.contains(dot)));
         node.standing == Standing::Member && self.oracle.is_covered(dot, kept)

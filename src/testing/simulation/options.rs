@@ -191,7 +191,8 @@ impl Options {
             faults.push(Fault::Rot);
         }
         let config = Config { scrub_interval, signed_members: later.percent(15), ..config };
-        if harsh && later.percent(25) {
+        if harsh && later.percent(25) && !faults.contains(&Fault::Remove) {
+            // Who is removed may be the only one that knows who has left.
             faults.push(Fault::Leave);
         }
         Self {

@@ -189,8 +189,9 @@ impl Workload {
             }
             Fault::Cut => Self::cut(chance, world, n, other),
             Fault::LoseDisk if member => {
-                // It alone may know who was removed.
-                let members = n != 0 && chance.percent(50);
+                // It alone may know who was removed, or has left.
+                let leaves = world.options.faults.contains(&Fault::Leave);
+                let members = n != 0 && chance.percent(50) && !leaves;
                 world.lose_disk(n, members);
                 world.start(n);
             }
