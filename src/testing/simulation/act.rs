@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::{
     disk::Given,
     node::Standing,
+    options::Fault,
     oracle::{Asked, Dots, Surroundings},
     world::{Event, World},
 };
@@ -43,8 +44,6 @@ impl World {
         let is_removed = |m: &Members| m.find(id).is_some_and(|m| !m.is_present());
         let knows = |m: &usize| *m != n && self.members(*m).is_some_and(is_removed);
         let known_to: Vec<usize> = (0..self.nodes.len()).filter(knows).collect();
-        // Answered before it is kept: a crash in these milliseconds would undo it.
-        known_to.iter().for_each(|m| self.write_members(*m));
         let Some(process) = self.nodes[n].process.as_ref().filter(|_| has_left || !known_to.is_empty())
         else {
             return;
@@ -305,6 +304,10 @@ impl World {
         process.links.admit(members);
         process.unwritten = Some(members.clone());
         let number = process.number;
+        if self.options.faults.contains(&Fault::Leave) {
+            // A last word is answered before it is kept: a crash in these milliseconds would undo it.
+            return self.write_members(n);
+        }
         self.schedule(at_us, Event::WriteMembers { node: n, process: number });
     }
 

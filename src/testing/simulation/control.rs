@@ -2,6 +2,7 @@
 
 use super::{
     admins,
+    disk::Kept,
     node::{Node, Standing},
     oracle::{Asked, Knowledge, Operation, mark, marked_value},
     world::{Event, World},
@@ -264,7 +265,7 @@ impl World {
     /// Ends a process without a word, and without anybody noticing. Its disk keeps what was answered.
     pub fn kill(&mut self, n: usize) {
         let Some(process) = self.nodes[n].process.take() else { return };
-        self.nodes[n].said_last_word =
+        self.nodes[n].said_last_word |=
             process.core.members().find(self.nodes[n].id).is_some_and(|m| !m.is_present());
         self.trace.note(self.now_us, n, 13, || "crashes".into());
         self.nodes[n].disk.crash();
@@ -432,12 +433,16 @@ impl World {
     }
 
     pub(super) fn is_held_by(&self, n: usize, dot: Dot) -> bool {
+        self.is_kept_by(n, dot, |_| true)
+    }
+
+    fn is_kept_by(&self, n: usize, dot: Dot, counts: impl Fn(&Kept) -> bool) -> bool {
         let Some(known) = self.oracle.find(dot) else { return false };
         let node = &self.nodes[n];
         // What the process has let go of is as good as gone, but where it is about to look again.
         let sure = node.process.as_ref().filter(|process| !process.core.is_unsure(&known.key));
         let holds = sure.map(|process| process.holds(&known.key));
-        let kept = node.disk.of(&known.key).iter().map(|kept| kept.version.dot);
+        let kept = node.disk.of(&known.key).iter().filter(|kept| counts(kept)).map(|kept| kept.version.dot);
         let kept = kept.filter(|dot| holds.as_ref().is_none_or(|holds| holds.contains(dot)));
         node.standing == Standing::Member && self.oracle.is_covered(dot, kept)
     }
@@ -455,8 +460,10 @@ impl World {
         self.struck.insert(n);
         let all: Vec<Dot> =
             self.oracle.versions().filter(|k| k.acknowledged && !k.excused).map(|k| k.version.dot).collect();
+        // Those of which only damaged copies are left are as good as gone.
+        let is_whole = |kept: &Kept| kept.rotten_at.is_none();
         for dot in all {
-            if !self.is_held(dot) {
+            if !(0..self.nodes.len()).any(|n| self.is_kept_by(n, dot, is_whole)) {
                 self.oracle.excuse(dot);
             }
         }

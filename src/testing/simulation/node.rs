@@ -44,7 +44,7 @@ pub struct Node {
     pub weight: u16,
     /// Whether it belongs to the cluster.
     pub standing: Standing,
-    /// Its last process had said that it has left.
+    /// A process of it had said that it has left, and crashed before it knew that others heard it.
     pub said_last_word: bool,
     /// Its disk.
     pub disk: Disk,
