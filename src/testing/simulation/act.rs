@@ -42,7 +42,10 @@ impl World {
     fn note_departure(&mut self, n: usize, has_left: bool) {
         let id = self.nodes[n].id;
         let is_removed = |m: &Members| m.find(id).is_some_and(|m| !m.is_present());
-        let knows = |m: &usize| *m != n && self.members(*m).is_some_and(is_removed);
+        let stays = |m: &usize| *m != n && self.nodes[*m].standing == Standing::Member;
+        // One that is down will know again.
+        let list = |m: usize| self.members(m).or(self.nodes[m].kept_members.as_deref());
+        let knows = |m: &usize| stays(m) && list(*m).is_some_and(is_removed);
         let known_to: Vec<usize> = (0..self.nodes.len()).filter(knows).collect();
         let Some(process) = self.nodes[n].process.as_ref().filter(|_| has_left || !known_to.is_empty())
         else {

@@ -191,8 +191,9 @@ impl Options {
             faults.push(Fault::Rot);
         }
         let config = Config { scrub_interval, signed_members: later.percent(15), ..config };
-        if harsh && later.percent(25) && !faults.contains(&Fault::Remove) {
-            // Who is removed may be the only one that knows who has left.
+        if harsh && later.percent(25) && !faults.iter().any(|f| matches!(f, Fault::Remove | Fault::Move)) {
+            // Who is removed may be the only one that knows who has left. Who moves and knows is not found by
+            // who has left, and does not look for it.
             faults.push(Fault::Leave);
         }
         Self {
