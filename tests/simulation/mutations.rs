@@ -27,7 +27,7 @@ const MUTATIONS: [(Mutation, u64, Search); 11] = [
     (Mutation::OwedForgotten, 200, super::scenarios::without_sync),
     (Mutation::RemovalForgotten, 1, super::members::removal_meets_later_news),
     (Mutation::TombstoneDroppedByAge, 100, as_drawn),
-    (Mutation::LeftUnheard, 100, as_drawn),
+    (Mutation::LeftUnheard, 300, as_drawn),
 ];
 
 fn as_drawn(seed: u64) -> Result<Report, Violation> {
