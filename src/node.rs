@@ -282,6 +282,8 @@ impl Node {
     ///
     /// # Errors
     /// [`LastMember`](crate::MemberError::LastMember) where no other member could hold the copies; nothing changes.
+    /// [`Unknown`](crate::MemberError::Unknown) where another member removed this node, now or before: it keeps what
+    /// it holds.
     pub fn leave(&self) -> Leave {
         Leave { node: self.clone(), timeout: Duration::from_secs(600) }
     }

@@ -42,7 +42,7 @@ pub enum Departure {
     Left,
     /// The time was up; it goes on in the background.
     UnderWay {
-        /// Keys that it still holds. None: nobody is there to be told that it leaves.
+        /// Keys that it still holds; 0: nobody was there yet to be told that it leaves.
         remaining: usize,
     },
 }
@@ -88,8 +88,12 @@ impl Core {
                     self.last_word = LastWord::Heard;
                 }
             }
-            MemberState::Removed if self.last_word == LastWord::Said => {}
-            MemberState::Removed => self.end_leaves(),
+            MemberState::Removed => match self.last_word {
+                LastWord::Said => {}
+                LastWord::Heard => self.end_leaves(Ok(Departure::Left)),
+                // By another one's word: nobody takes what is left here.
+                LastWord::Unsaid => self.end_leaves(Err(MemberError::Unknown(self.me))),
+            },
         }
     }
 
@@ -111,13 +115,13 @@ impl Core {
         if self.last_word == LastWord::Said && self.members.contains(by) {
             self.last_word = LastWord::Heard;
             self.notice("this node has left the cluster: nothing is left here, it may be stopped".into());
-            self.end_leaves();
+            self.end_leaves(Ok(Departure::Left));
         }
     }
 
-    fn end_leaves(&mut self) {
+    fn end_leaves(&mut self, result: Result<Departure, MemberError>) {
         for op in self.operations.take_leaves() {
-            self.finish(op, Outcome::Departure(Ok(Departure::Left)));
+            self.finish(op, Outcome::Departure(result.clone()));
         }
     }
 

@@ -172,7 +172,9 @@ impl Core {
                 self.notice("this node was removed from the cluster by another member".into());
             }
             self.removed = true;
-            return self.take_member(news.clone());
+            let changed = self.take_member(news.clone());
+            self.look_whether_left();
+            return changed;
         }
         // Others remember that this node was leaving: it goes on.
         let Member { generation, state, .. } = mine.joined(news);

@@ -608,3 +608,23 @@ fn what_is_dropped_is_not_given_away_any_more() {
     bench.ask(Request::Forget(key(&name)));
     assert_eq!((bench.core.stats().handoff, bench.core.stats().keys), (0, 0));
 }
+
+#[test]
+fn a_node_that_is_removed_while_it_leaves_is_not_said_to_have_given_all_away() {
+    // Goal: nobody takes a removal for a departure. Method: another member removes it while it still holds the
+    // only copy of a key, and it is asked to leave once more.
+    let mut bench = Bench::new(Config { mirrors: Mirrors(1), ..Config::default() });
+    let (_, tag) = write_for_b(&mut bench);
+    bench.hear(Message::ReadReply { tag, records: Some(vec![]) });
+    bench.ask(Request::Leave { timeout_ms: 10_000 });
+    let mut gone = bench.core.members.find(id("a")).unwrap().clone();
+    gone.state = MemberState::Removed;
+    let is_unknown =
+        |o: &Outcome| matches!(o, Outcome::Departure(Err(crate::MemberError::Unknown(it))) if *it == id("a"));
+    let is_refusal = |o: &Output| matches!(o, Output::Finish { outcome, .. } if is_unknown(outcome));
+    let outputs = bench.hear(Message::Members { entries: vec![gone], reply: false });
+    assert!(outputs.iter().any(is_refusal), "{outputs:?}");
+    let outputs = bench.ask(Request::Leave { timeout_ms: 10_000 });
+    assert!(outputs.iter().any(is_refusal), "{outputs:?}");
+    assert_eq!((bench.core.stats().standing, bench.core.stats().keys), (Standing::Removed, 1));
+}
