@@ -100,7 +100,8 @@ impl Core {
             self.doubt_anew();
         }
         self.tell_of_keys(&before);
-        let is_last_word = self.last_word == LastWord::Said;
+        // Said once, with all that this node knows.
+        let is_last_word = self.last_word == LastWord::Said && before.contains(self.me);
         let is_news = |m: &&Member| is_last_word || before.find(m.id) != Some(m);
         let news: Vec<Member> = members.all().filter(is_news).cloned().collect();
         self.out.push(Output::Publish { members, placement: self.placement.clone() });
