@@ -118,8 +118,10 @@ impl Core {
     /// What is owed to a peer, where there is room for one name more. A node that has left has nothing to
     /// pay with, and owes nothing.
     pub(super) fn debts_with_room(&mut self, to: NodeId) -> Option<&mut Debts> {
-        let has_left = self.last_word != LastWord::Unsaid;
-        let max_owed = if has_left { 0 } else { self.config.max_owed_per_peer };
+        let max_owed = match self.last_word {
+            LastWord::Unsaid => self.config.max_owed_per_peer,
+            LastWord::Said | LastWord::Heard => 0,
+        };
         self.peers.get_mut(&to).map(|peer| &mut peer.debts).filter(|debts| debts.names() < max_owed)
     }
 

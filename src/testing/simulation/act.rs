@@ -47,11 +47,10 @@ impl World {
         let list = |m: usize| self.members(m).or(self.nodes[m].kept_members.as_deref());
         let knows = |m: &usize| stays(m) && list(*m).is_some_and(is_removed);
         let known_to: Vec<usize> = (0..self.nodes.len()).filter(knows).collect();
-        let Some(process) = self.nodes[n].process.as_ref().filter(|_| has_left || !known_to.is_empty())
-        else {
+        if !has_left && known_to.is_empty() {
             return;
-        };
-        let stats = process.core.stats();
+        }
+        let stats = self.nodes[n].process.as_ref().map(|process| process.core.stats()).unwrap_or_default();
         self.nodes[n].standing = Standing::Removed;
         if !has_left {
             self.note_disaster(n);

@@ -265,8 +265,7 @@ impl World {
     /// Ends a process without a word, and without anybody noticing. Its disk keeps what was answered.
     pub fn kill(&mut self, n: usize) {
         let Some(process) = self.nodes[n].process.take() else { return };
-        self.nodes[n].said_last_word |=
-            process.core.members().find(self.nodes[n].id).is_some_and(|m| !m.is_present());
+        self.nodes[n].said_last_word |= !process.core.members().contains(self.nodes[n].id);
         self.trace.note(self.now_us, n, 13, || "crashes".into());
         self.nodes[n].disk.crash();
         self.note_applied(n);
